@@ -1,0 +1,43 @@
+"""Which lab a command is about: a file, a name, or the only one there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vxlab import journal
+from vxlab.errors import UsageError
+from vxlab.journal import LabDirectory
+
+#: The name of the lab that `vxlab up` builds when it is given none.
+DEFAULT = "talk"
+
+
+def looks_like_file(text: str) -> bool:
+    return "/" in text or text.endswith((".yaml", ".yml", ".json")) or Path(text).is_file()
+
+
+def directory(lab: str | None) -> LabDirectory:
+    """The lab's directory, whether or not anything is in it.
+
+    Args:
+        lab: a lab's name or its file, or None for the only lab that exists.
+
+    Raises:
+        UsageError: several exist and none was named, or the name cannot be one.
+        LabFileError: it is a file and the file is wrong.
+    """
+    if lab is None:
+        names = journal.names()
+        if len(names) > 1 and DEFAULT not in names:
+            raise UsageError(f"which lab? There are {', '.join(names)}")
+        return LabDirectory(names[0] if len(names) == 1 else DEFAULT)
+    if looks_like_file(lab):
+        from vxlab import labfile
+
+        return LabDirectory(labfile.load(Path(lab)).name)
+    if not journal.valid_name(lab):
+        raise UsageError(
+            f"{lab!r} is neither a lab file nor a lab's name",
+            hint="a name has lowercase letters, digits and hyphens, at most 31",
+        )
+    return LabDirectory(lab)

@@ -1,0 +1,113 @@
+"""``vxlab up``: build a lab, continue one, or repair what drifted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vxlab.cli import choose
+from vxlab.errors import UsageError
+from vxlab.journal import LabDirectory
+from vxlab.lab import Lab
+from vxlab.report import text
+
+if TYPE_CHECKING:
+    from vxlab.engine.up import Result
+    from vxlab.report.progress import Progress
+    from vxlab.steps.site import Site
+
+
+@click.command("up")
+@click.argument("lab", required=False)
+@click.option("--nodes", type=click.IntRange(1, 1000), help="How many nodes the talk's lab gets.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every operation.")
+def command(lab: str | None, nodes: int | None, as_json: bool, verbose: bool) -> None:
+    """Build LAB (a lab file, or a lab's name; default: the talk's two nodes).
+
+    On a lab that is up it changes nothing and says so; what drifted is repaired and told.
+    """
+    from vxlab.engine.up import up
+    from vxlab.report.progress import Progress
+
+    wanted = _lab(lab, nodes)
+    directory = LabDirectory(wanted.name)
+    with directory.locked("vxlab up", create=True):
+        site = _site(wanted, directory, verbose=verbose)
+        with Progress(wanted, quiet=as_json, verbose=verbose) as progress:
+            result = up(site, directory, progress)
+    if as_json:
+        text.dump(_as_json(wanted, result, progress))
+    else:
+        _tell(wanted, result)
+
+
+def _lab(lab: str | None, nodes: int | None) -> Lab:
+    from vxlab import labfile
+
+    if lab is not None and choose.looks_like_file(lab):
+        if nodes is not None:
+            raise UsageError("--nodes scales the talk's lab, not a lab file")
+        return labfile.load(Path(lab))
+    from vxlab.engine.running import stored_lab
+
+    name = choose.directory(lab).name if lab else choose.DEFAULT
+    old = stored_lab(LabDirectory(name)) if LabDirectory(name).exists() else None
+    if old is not None and nodes in (None, len(old.nodes)):
+        return old
+    if lab is not None and old is None and name != choose.DEFAULT:
+        raise UsageError(
+            f"there is no lab called {name!r}", hint="give the lab file: `vxlab up LAB.yaml`"
+        )
+    return labfile.default(nodes or 2, name)
+
+
+def _site(lab: Lab, directory: LabDirectory, *, verbose: bool) -> Site:
+    from vxlab import binaries, rootfs
+    from vxlab.cache import directory as cache
+    from vxlab.errors import MissingError
+    from vxlab.steps.site import Site
+
+    try:
+        found = binaries.find(text.tell if verbose else lambda line: None)
+    except MissingError:
+        found = binaries.install(text.tell)
+    return Site(
+        lab=lab,
+        directory=str(directory.path),
+        etcd=str(found.etcd.path),
+        flanneld=str(found.flanneld.path),
+        busybox=str(found.busybox.path),
+        programs=str(rootfs.template(found.busybox.path, cache()) / "bin"),
+    )
+
+
+def _tell(lab: Lab, result: Result) -> None:
+    spent = text.seconds(result.seconds)
+    if not result.changes:
+        text.say(f"{lab.name} is up and as wanted; nothing changed ({spent})")
+        return
+    if result.fresh:
+        size = f"{text.plural(len(lab.nodes), 'node')}, "
+        size += text.plural(len(lab.containers), "container")
+        text.say(f"{lab.name} is up: {size} in {spent}")
+        text.say("next: vxlab verify · vxlab status · vxlab shell · vxlab teardown")
+        return
+    text.say(f"{lab.name} is up; repaired in {spent}:")
+    for change in result.changes:
+        text.say(f"  {change.node:<8} {change.reason:<50} {change.op}")
+
+
+def _as_json(lab: Lab, result: Result, progress: Progress) -> dict[str, object]:
+    return {
+        "lab": lab.name,
+        "fresh": result.fresh,
+        "seconds": round(result.seconds, 4),
+        "steps": [row.as_json() for row in progress.rows.values()],
+        "changes": [
+            {"step": c.step, "node": c.node, "reason": c.reason, "command": str(c.op)}
+            for c in result.changes
+        ],
+    }

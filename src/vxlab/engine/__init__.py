@@ -1,0 +1,1 @@
+"""The engine builds, compares and removes labs; it tells what happens as one stream of events."""

@@ -1,0 +1,276 @@
+"""Builds a lab, or repairs what drifted: plan a step, journal its undo, apply it, wait for it.
+
+Nodes go in parallel. etcd boots while the containers are built, and what needs it waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+from vxlab.engine.events import Emit, OpDone, StepFinished, StepStarted, Told
+from vxlab.engine.running import WORKERS, Running, save, stored_lab
+from vxlab.errors import DaemonError, OperationError, UsageError
+from vxlab.journal import LabDirectory
+from vxlab.lab import Node
+from vxlab.nodes.local import World
+from vxlab.ops import Op, PutKey, StartNode, pending
+from vxlab.state import SUBNET_ENV, State, SubnetEnv, parse_proc_route, parse_subnet_env
+from vxlab.steps import BY_NAME, etcd, flannel, node, overlay
+from vxlab.steps.site import SWITCH, Site
+
+#: flannel picks a subnet at random; that many lost races in a row do not happen by chance.
+_TRIES = 20
+_PATIENCE = 60.0  # seconds until a daemon that is still alive counts as stuck
+
+#: The steps of one node, in the order that lets etcd boot meanwhile.
+_BEFORE_ETCD = ("node", "underlay")
+_WHILE_ETCD_BOOTS = ("container", "veth", "mtu")
+_WITH_A_LEASE = ("address", "bridge", "route", "forwarding")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `up` did. No changes: the lab was up and as wanted."""
+
+    fresh: bool  # built from nothing, not continued or repaired
+    changes: tuple[OpDone, ...]
+    seconds: float
+
+
+class _Stopped(Exception):
+    """Another node failed, or the user pressed Ctrl-C: leave quietly."""
+
+
+def up(site: Site, directory: LabDirectory, emit: Emit) -> Result:
+    """Build the lab, or bring it back to what it should look like.
+
+    The lab's directory must be locked by the caller.
+
+    Raises:
+        UsageError: a lab of this name is there, but a different one.
+        VxlabError: a step failed; the lab stays as it is, for `up` or `teardown`.
+    """
+    begun = time.monotonic()
+    old = stored_lab(directory)
+    if old is not None and old != site.lab:
+        raise UsageError(
+            f"the lab {site.lab.name!r} was built from another lab file",
+            where=site.lab.source,
+            hint=f"`vxlab teardown {site.lab.name}` first, or give this one another name",
+        )
+    record = directory.world()
+    fresh = record is None or not record.alive()
+    save(directory, site)
+    directory.write("hosts", node.hosts(site))
+    world = World.start(directory, site.busybox) if fresh or record is None else World(record)
+    world.enter()
+    running = Running(site, directory, world)
+    try:
+        build = _Build(running, emit, fresh)
+        build.run()
+    finally:
+        running.close()
+    return Result(fresh, tuple(build.changes), time.monotonic() - begun)
+
+
+class _Build:
+    def __init__(self, running: Running, emit: Emit, fresh: bool) -> None:
+        self.running = running
+        self.site = running.site
+        self.lab = running.site.lab
+        self.emit = emit
+        self.changes: list[OpDone] = []
+        # A machine that is made in this run is known to be empty: no need to look at it.
+        self.new = {SWITCH, *running.nodes} if fresh else set[str]()
+        self.states: dict[str, State] = dict.fromkeys((SWITCH, *running.nodes), State())
+        if not fresh:
+            self.states.update(running.states(keys=True))
+        self._etcd_started = threading.Event()
+        self._configured = threading.Event()
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        self._step("switch", self.lab.nodes[0])
+        first = self.lab.etcd_node
+        order = [first, *(n for n in self.lab.nodes if n is not first)]
+        self._parallel(self._build_node, order, beside=self._configure)
+        self._parallel(self._converge, order)
+
+    def _parallel(
+        self,
+        work: Callable[[Node], None],
+        nodes: list[Node],
+        beside: Callable[[], None] | None = None,
+    ) -> None:
+        with ThreadPoolExecutor(min(WORKERS, len(nodes)) + 1) as pool:
+            futures: list[Future[None]] = [pool.submit(work, n) for n in nodes[:1]]
+            if beside is not None:
+                futures.append(pool.submit(beside))
+            futures += [pool.submit(work, n) for n in nodes[1:]]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                if not all(f.done() and f.exception() is None for f in futures):
+                    self._stop.set()
+                    pool.shutdown(cancel_futures=True)
+        failed = [f.exception() for f in futures if f.done() and not f.cancelled()]
+        for error in failed:
+            if error is not None and not isinstance(error, _Stopped):
+                raise error
+
+    def _build_node(self, member: Node) -> None:
+        for name in _BEFORE_ETCD:
+            self._step(name, member)
+        if member.name == self.lab.etcd.node:
+            self._step("etcd", member, self._etcd_is_alive)
+            self._etcd_started.set()
+        for name in _WHILE_ETCD_BOOTS:
+            self._step(name, member)
+        self._await(self._configured.is_set, "etcd's configuration", member.name)
+        self._step("flannel", member, self._await_lease)
+        for name in _WITH_A_LEASE:
+            self._step(name, member)
+
+    def _configure(self) -> None:
+        """Wait for etcd and give it flannel's configuration, while the nodes are being built."""
+        member = self.lab.etcd_node
+        from vxlab import etcd as client
+
+        client.load()  # a tenth of a second, while etcd boots
+        self._await(self._etcd_started.is_set, "etcd's start", member.name)
+        begun = time.monotonic()
+        self.emit(StepStarted("config", member.name))
+        try:
+            self.running.etcd().wait_healthy()
+        except DaemonError as error:
+            raise self._with_log(error, member.name, etcd.LOG) from None
+        if member.name not in self.new:
+            keys = self.running.etcd().keys()
+            self.states[member.name] = replace(self.states[member.name], keys=keys)
+        todo = BY_NAME["config"].plan(self.site, member, self.states)
+        done = pending(todo, self.states[member.name])
+        for op, reason in done:
+            assert isinstance(op, PutKey)  # noqa: S101
+            self.running.etcd().put(op.key, op.value)
+            self._changed(OpDone("config", member.name, op, reason))
+        self.emit(StepFinished("config", member.name, time.monotonic() - begun, len(done)))
+        self._configured.set()
+
+    # --- one step on one node -------------------------------------------------------------------
+
+    def _step(
+        self, name: str, member: Node, ready: Callable[[Node], None] | None = None
+    ) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        begun = time.monotonic()
+        self.emit(StepStarted(name, member.name))
+        step = BY_NAME[name]
+        place = SWITCH if step.on in ("switch", "cables") else member.name
+        changes = self._apply(name, member, place, list(step.plan(self.site, member, self.states)))
+        if ready is not None:
+            ready(member)
+        self.emit(StepFinished(name, member.name, time.monotonic() - begun, changes))
+
+    def _apply(self, step: str, member: Node, place: str, plan: list[Op]) -> int:
+        before = self.states[place]
+        reasons = pending(plan, before)
+        if not reasons:
+            return 0
+        if any(isinstance(op, StartNode) for op, _ in reasons):
+            self.running.nodes[member.name].forget()
+            self.states[member.name] = State()
+            self.new.add(member.name)
+        why = dict(reasons)
+        todo = [each for op, _ in reasons for each in (*op.clears(before), op)]
+        undo = [back for op in reversed(todo) for back in op.undo(before)]
+        self.running.directory.append_undo(place, undo)
+
+        def done(op: Op) -> None:
+            self._changed(OpDone(step, place, op, why.get(op, "in the way")))
+
+        target = self.running.node(place)
+        try:
+            target.apply(todo, done)
+        except OperationError as error:
+            error.where = f"{error.where} · {step}"
+            raise
+        if place not in self.new:
+            self.states[place] = replace(target.snapshot(), keys=before.keys)
+        return len(todo)
+
+    def _changed(self, event: OpDone) -> None:
+        self.changes.append(event)
+        self.emit(event)
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    def _await(self, condition: Callable[[], bool], what: str, where: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            if self._stop.wait(0.002):
+                raise _Stopped
+            if time.monotonic() > deadline:
+                raise DaemonError(f"waited {_PATIENCE:g} s for {what}", where=where)
+
+    def _etcd_is_alive(self, member: Node) -> None:
+        if not self.running.etcd_node.alive("etcd"):
+            raise self._with_log(DaemonError("etcd ended at once"), member.name, etcd.LOG)
+
+    def _with_log(self, error: DaemonError, where: str, log: str) -> DaemonError:
+        text = self.running.node(where).read(log) or ""
+        last = "\n".join(text.splitlines()[-6:])
+        return DaemonError(error.message, where=f"{where} · {log}", detail=last or error.detail)
+
+    def _await_lease(self, member: Node) -> None:
+        """Wait for subnet.env; a flanneld that lost the race for its subnet is started again."""
+        target = self.running.nodes[member.name]
+        lease: SubnetEnv | None = None
+        tries = 0
+
+        def leased() -> bool:
+            nonlocal lease, tries
+            lease = parse_subnet_env(target.read(SUBNET_ENV) or "")
+            if lease is not None or target.alive("flannel"):
+                return lease is not None
+            log = target.read(flannel.LOG) or ""
+            tries += 1
+            if tries > _TRIES or flannel.LOST_RACE not in log[-2000:]:
+                error = DaemonError("flanneld ended before it had a subnet")
+                raise self._with_log(error, member.name, flannel.LOG)
+            self.emit(Told(member.name, "flanneld lost the race for its subnet; started again"))
+            plan = list(BY_NAME["flannel"].plan(self.site, member, self.states))
+            self._apply("flannel", member, member.name, plan)
+            return False
+
+        try:
+            self._await(leased, "flanneld's subnet.env", member.name)
+        except DaemonError as error:
+            if error.detail:
+                raise
+            raise self._with_log(error, member.name, flannel.LOG) from None
+        self.states[member.name] = replace(self.states[member.name], subnet_env=lease)
+
+    def _converge(self, member: Node) -> None:
+        """Wait until flannel has given the node its entries for all the others."""
+        target = self.running.nodes[member.name]
+        wanted = overlay.routed(self.lab, member, self.states)
+
+        def routed() -> bool:
+            # flannel adds the neighbour and the FDB entry first and the route last.
+            return wanted <= parse_proc_route(target.routes())
+
+        def whole() -> bool:
+            self.states[member.name] = target.snapshot()
+            return not any(overlay.missing(self.lab, member, self.states))
+
+        try:
+            self._await(routed, "flannel's routes", member.name)
+            if self.changes and member.name not in self.new:
+                self._await(whole, "flannel's entries", member.name)
+        except DaemonError as error:
+            raise self._with_log(error, member.name, flannel.LOG) from None

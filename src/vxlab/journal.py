@@ -1,0 +1,268 @@
+"""A lab's directory: its journal, its lock, the lab as it was built, its nodes' files.
+
+The journal is written before the change: what undoes a step's operations is on disk before the
+first of them is applied, so that a kill at any instant leaves nothing that `teardown` does not
+find. The world of a local lab is one entry: everything in it ends with its PID 1.
+
+    $VXLAB_HOME/labs/NAME/
+        journal      one JSON object per line, the oldest first
+        lab.json     the lab as it was built; the lab file may be gone by now
+        owner        who works on the lab at the moment (the lock is on the directory itself)
+        hosts        the nodes' /etc/hosts
+        nodes/       each node's /run and /var/log
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vxlab.errors import BusyError, JournalError
+from vxlab.ops import Op, from_json, to_json
+
+_FORMAT = 1
+
+
+def home() -> Path:
+    """Where vxlab keeps its labs: ``$VXLAB_HOME``, else vxlab's place in ``$XDG_STATE_HOME``."""
+    chosen = os.environ.get("VXLAB_HOME")
+    if chosen:
+        return Path(chosen).absolute()
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "vxlab"
+
+
+@dataclass(frozen=True, slots=True)
+class WorldRecord:
+    """The PID 1 of a local lab's world. A PID alone may be a stranger's by now."""
+
+    pid: int
+    start: int  # clock ticks since boot
+    boot: str  # the kernel's boot id
+
+    def alive(self) -> bool:
+        return self.boot == boot_id() and process_start(self.pid) == self.start
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot (proc(5)); None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _explained(path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"cannot write the lab's directory: {error.strerror}",
+        where=str(path),
+        hint="free space or fix the permissions there, or set VXLAB_HOME to another directory",
+    )
+
+
+class LabDirectory:
+    """One lab's directory on this machine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = home() / "labs" / name
+        self._lock: int | None = None
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    def node(self, name: str) -> Path:
+        return self.path / "nodes" / name
+
+    # --- the lock -------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self, command: str, *, create: bool = False) -> Iterator[None]:
+        """Hold the lab for one command.
+
+        Raises:
+            BusyError: another command holds it; says which.
+            JournalError: the directory cannot be made.
+        """
+        try:
+            self._acquire(command, create=create)
+        except OSError as error:
+            raise _explained(self.path, error) from None
+        try:
+            yield
+        finally:
+            if self.path.exists():
+                (self.path / "owner").unlink(missing_ok=True)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def _acquire(self, command: str, *, create: bool) -> None:
+        for _ in range(100):  # a teardown may remove the directory between open and lock
+            if create:
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            elif not self.exists():
+                return
+            lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise self._busy() from None
+            if self.path.exists() and os.path.samestat(os.fstat(lock), os.stat(self.path)):
+                self._lock = lock
+                (self.path / "owner").write_text(f"{command} (PID {os.getpid()})\n")
+                return
+            os.close(lock)
+        raise self._busy()
+
+    def _busy(self) -> BusyError:
+        try:
+            owner = (self.path / "owner").read_text().strip()
+        except OSError:
+            owner = ""
+        return BusyError(
+            f"another command works on the lab {self.name!r}: {owner or 'it just started'}",
+            hint="wait for it to end, or stop it, then try again",
+        )
+
+    # --- the journal ----------------------------------------------------------------------------
+
+    def append(self, *entries: dict[str, Any], sync: bool = False) -> None:
+        """Add entries before the change that they undo.
+
+        Args:
+            entries: JSON objects.
+            sync: wait for the disk. What ends with a reboot anyway need not.
+        """
+        try:
+            new = not self.journal.exists()
+            fd = os.open(
+                self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            try:
+                header = [{"vxlab": _FORMAT, "lab": self.name}] if new else []
+                lines = "".join(json.dumps(e) + "\n" for e in [*header, *entries]).encode()
+                written = os.write(fd, lines)
+                if written != len(lines):
+                    raise OSError(28, "No space left on device")
+                if sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _explained(self.journal, error) from None
+
+    def append_undo(self, node: str, undo: Iterable[Op]) -> None:
+        """Write what takes a step back on a node, in the order in which it must be done."""
+        operations = [to_json(op) for op in undo]
+        if operations:
+            self.append({"node": node, "undo": operations})
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All entries, the oldest first.
+
+        Raises:
+            JournalError: the journal is not one, or it is another lab's.
+        """
+        try:
+            text = self.journal.read_text()
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._corrupt(str(error)) from None
+        lines = text.splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # cut off by a kill while it was written: its change was not begun
+        try:
+            entries = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise self._corrupt(str(error)) from None
+        if not entries:
+            return []
+        head = entries[0]
+        if not all(isinstance(e, dict) for e in entries) or head.get("vxlab") != _FORMAT:
+            raise self._corrupt("it does not begin as a journal of this version does")
+        if head.get("lab") != self.name:
+            raise self._corrupt(f"it is the journal of the lab {head.get('lab')!r}")
+        return entries[1:]
+
+    def _corrupt(self, why: str) -> JournalError:
+        return JournalError(
+            f"the journal of the lab {self.name!r} cannot be read: {why}",
+            where=str(self.journal),
+            hint=f"`vxlab teardown {self.name} --force` finds what runs by its mark and removes it",
+        )
+
+    def undo(self) -> Iterator[tuple[str, Op]]:
+        """What takes the lab back, the newest change first."""
+        for entry in reversed(self.entries()):
+            for data in entry.get("undo", []):
+                try:
+                    yield entry["node"], from_json(data)
+                except (KeyError, ValueError) as error:
+                    raise self._corrupt(str(error)) from None
+
+    def world(self) -> WorldRecord | None:
+        """The newest world that the journal tells of, alive or not."""
+        for entry in reversed(self.entries()):
+            if "world" in entry:
+                try:
+                    return WorldRecord(**entry["world"])
+                except TypeError:
+                    raise self._corrupt("its world entry is malformed") from None
+        return None
+
+    # --- the rest -------------------------------------------------------------------------------
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the lab, all of it or nothing."""
+        path = self.path / name
+        draft = path.with_name(f".{path.name}.new")
+        try:
+            draft.write_text(text)
+            draft.replace(path)
+        except OSError as error:
+            raise _explained(path, error) from None
+
+    def read(self, name: str) -> str | None:
+        path = self.path / name
+        return path.read_text() if path.exists() else None
+
+    def remove(self) -> None:
+        """Remove the lab's directory and, when they are empty, those above it."""
+        shutil.rmtree(self.path)
+        for parent in (self.path.parent, self.path.parent.parent):
+            try:
+                parent.rmdir()
+            except OSError:
+                return  # another lab lives there
+
+
+def names() -> list[str]:
+    """All labs of this user, by name."""
+    folder = home() / "labs"
+    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def valid_name(name: str) -> bool:
+    """Whether a lab may be called so; the name is a directory and an interface's mark."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) is not None

@@ -1,0 +1,32 @@
+"""flannel: one flanneld per node takes a subnet lease and fills the kernel's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vxlab.lab import Node
+from vxlab.ops import Op, StartDaemon
+from vxlab.steps import overlay
+from vxlab.steps.site import Site, States
+
+LOG = "/var/log/flannel.log"
+
+#: flanneld's last words when another node took the subnet that it wanted; a new try picks another.
+LOST_RACE = "subnet already exists"
+
+
+def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
+    """flanneld is pointed at etcd and told which underlay address its node has.
+
+    It leases a subnet, writes it to /var/run/flannel/subnet.env and creates flannel.1, a VXLAN
+    device. For every other node it adds a route, a permanent neighbour entry and an FDB entry.
+    """
+    command = (
+        site.flanneld,
+        f"--etcd-endpoints={site.lab.etcd_url}",
+        f"--public-ip={node.address.ip}",
+        f"--iface={site.lab.underlay.interface}",
+    )
+    # A flanneld does not put back what others take away: it has to be started again.
+    again = "; ".join(overlay.missing(site.lab, node, states))
+    yield StartDaemon(name="flannel", command=command, log=LOG, again=again)

@@ -1,0 +1,41 @@
+"""What a step plans with: the lab, and where its programs and files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from vxlab.lab import Lab, Node
+from vxlab.ops import Op
+from vxlab.state import State
+
+#: The machine that joins the nodes of a local lab: a bridge in the world's own namespaces.
+SWITCH = "switch"
+
+States = Mapping[str, State]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A lab and where on the nodes its programs are. Paths are the nodes' own."""
+
+    lab: Lab
+    directory: str  # the lab's directory, for the files of local nodes
+    etcd: str
+    flanneld: str
+    busybox: str
+    programs: str  # busybox and its applets, which containers see as /bin
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the talk: what it is called and what it would change on a node.
+
+    `on` says where the operations go: to each node (``nodes``), to the switch once (``switch``),
+    to the switch once per node (``cables``), to etcd's node (``etcd``) or to etcd (``keys``).
+    """
+
+    name: str
+    title: str
+    on: str
+    plan: Callable[[Site, Node, States], Iterator[Op]]
