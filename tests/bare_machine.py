@@ -11,6 +11,7 @@ import pytest
 
 from vxlab import binaries
 from vxlab.cache import Cache
+from vxlab.programs import is_static
 
 #: Nobody listens on the discard port here: the release site refuses at once, as offline.
 OFFLINE = "http://127.0.0.1:9"
@@ -80,6 +81,6 @@ def real_busybox() -> Path:
     for name in ("busybox", "busybox.static"):
         for directory in ("/usr/bin", "/bin", "/usr/local/bin"):
             path = Path(directory, name)
-            if path.exists() and binaries.is_static(path):
+            if path.exists() and is_static(path):
                 return path
     pytest.skip("this machine has no static busybox")

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bare_machine import Machine, bare
 
 import vxlab
+from bare_machine import Machine, bare
 from vxlab.cache import Cache, Entry, NotTrusted, directory, sha256
 from vxlab.errors import MissingError
 
@@ -171,7 +171,7 @@ def test_a_cache_that_others_may_write_is_not_trusted(
 def test_a_cache_of_another_user_is_not_trusted(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Except root's, and under sudo the caller's own. Needs a chown or, without root, a fake uid."""
+    """Except root's, and under sudo the caller's own. Needs root, or else a fake uid."""
     machine.cached("flanneld", BODY)
     if os.geteuid() == 0:
         os.chown(machine.cache, 12345, -1)
@@ -198,9 +198,14 @@ def test_a_cache_that_cannot_be_made_says_what_to_do(
 def test_work_is_gone_after_an_error(machine: Machine) -> None:
     """Also when what is made there fails."""
     Cache().create()
-    with pytest.raises(ZeroDivisionError), Cache().work() as work:
-        (work / "partial").touch()
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with Cache().work() as work:
+            (work / "partial").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert machine.leftovers() == []
 
 

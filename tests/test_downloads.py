@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from site_on_loopback import Answer, Site, digest, drips, gives, hangs, redirects, site
 
+from site_on_loopback import Answer, Site, digest, drips, gives, hangs, redirects, site
 from vxlab.downloads import Limits, SourceError, base_url, download, refuse_plain
 
 BODY = b"flanneld" * 50_000
@@ -152,7 +152,7 @@ def test_safe_addresses_are_accepted(url: str) -> None:
 
 def test_the_world_may_not_redirect_to_loopback() -> None:
     """A release site has no business with what listens on the user's machine."""
-    with pytest.raises(SourceError, match="redirected to http://127.0.0.1/f"):
+    with pytest.raises(SourceError, match=r"redirected to http://127\.0\.0\.1/f"):
         refuse_plain("http://127.0.0.1/f", "https://192.0.2.1/f")
 
 

@@ -103,11 +103,13 @@ def version_of(binary: Binary) -> str:
     import re
     import subprocess
 
-    argv = [str(binary.path)]
+    argv = [binary.name]
     if binary.name != "busybox":  # busybox has no such option; its greeting begins with the version
         argv.append("version" if binary.name == "etcdctl" else "--version")
     try:
-        answer = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            argv, executable=binary.path, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingError(
             f"{binary.name} does not run",
@@ -278,6 +280,8 @@ def _get(
 
     log = cache.path / f"{name}.log"
     log.unlink(missing_ok=True)
+    for line in tried:
+        tell(f"{name}: {line}")
     for label, source in sources.SOURCES[name]:
         with cache.work() as work:
             job = sources.Job(name, os.uname().machine, work, log, tell, progress)
@@ -294,7 +298,8 @@ def _get(
 
 
 def _missing(tried: Mapping[str, list[str]], remedy: str = "") -> MissingError:
-    names = " and ".join(tried)
+    *most, last = tried
+    names = f"{', '.join(most)} and {last}" if most else last
     by_hand = [f"{name} by hand: {_BY_HAND[name]}, or set {OVERRIDES[name]}" for name in tried]
     return MissingError(
         f"{names} {'is' if len(tried) == 1 else 'are'} missing on this machine",

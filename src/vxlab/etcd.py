@@ -6,28 +6,14 @@ address: a path reaches across network namespaces, and nothing listens on the ho
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from vxlab.errors import DaemonError
 from vxlab.lab import FLANNEL_PREFIX
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What a flanneld registered: which node has which subnet, and its VTEP's MAC."""
-
-    subnet: IPv4Network
-    public_ip: str
-    backend: str
-    vtep_mac: str
-    vni: int | None
 
 
 def load() -> Any:
@@ -104,25 +90,3 @@ class Etcd:
         seen, _ = self._call("get", lambda: self._client.get(key))
         if seen is None or seen.decode() != value:
             raise DaemonError(f"etcd holds another value for {key}", detail=str(seen))
-
-
-def leases(keys: dict[str, str]) -> tuple[Lease, ...]:
-    """The leases among etcd's keys (flannel, pkg/subnet/etcd: ``subnets/10.5.73.0-24``)."""
-    prefix = f"{FLANNEL_PREFIX}/subnets/"
-    found = []
-    for key, value in sorted(keys.items()):
-        if not key.startswith(prefix):
-            continue
-        subnet = key.removeprefix(prefix).partition("&")[0].replace("-", "/")
-        data = json.loads(value)
-        backend = data.get("BackendData") or {}
-        found.append(
-            Lease(
-                subnet=IPv4Network(subnet),
-                public_ip=data.get("PublicIP", ""),
-                backend=data.get("BackendType", ""),
-                vtep_mac=backend.get("VtepMAC", ""),
-                vni=backend.get("VNI"),
-            )
-        )
-    return tuple(found)

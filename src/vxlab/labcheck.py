@@ -302,7 +302,7 @@ def _check_subnets(nodes: tuple[Node, ...], overlay: Overlay, findings: Findings
         return
     subnets = _subnets(overlay)
     if len(subnets) < len(nodes) and findings.sound(("nodes",)):
-        hint = "flannel leaves out the first one; widen overlay.network or shorten the subnets"
+        hint = "flannel leaves out the first one; widen overlay.network or raise subnet_length"
         found = f"{len(nodes)} nodes and {len(subnets)} subnets for them"
         findings.add(("nodes",), found, f"at most {len(subnets)} nodes", hint)
     owners: dict[IPv4Network, str] = {}

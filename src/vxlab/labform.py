@@ -70,11 +70,14 @@ ContainerName = Annotated[
         63,
     ),
 ]
+INTERFACE_PATTERN = (
+    rf"^(?!(?:lo|all|default|cbr0|vethNS){_END})(?!flannel|vethlocal)"
+    rf"[A-Za-z0-9][A-Za-z0-9._-]*{_END}"
+)
 InterfaceName = Annotated[
     str,
     _name(
-        rf"^(?!(?:lo|all|default|cbr0|vethNS){_END})(?!flannel|vethlocal)"
-        rf"[A-Za-z0-9][A-Za-z0-9._-]*{_END}",
+        INTERFACE_PATTERN,
         "an interface name of at most 15 letters, digits, dots, hyphens and underscores",
         15,
     ),
@@ -151,6 +154,16 @@ class UdpForm(Form, frozen=True, tag_field="Type", tag="udp", rename={"port": "P
 
 
 BackendForm = VxlanForm | HostGwForm | UdpForm
+
+#: Every option of flannel's backends, with the backend types that have it.
+BACKEND_OPTIONS = {
+    "VNI": ("vxlan",),
+    "Port": ("vxlan", "udp"),
+    "DirectRouting": ("vxlan",),
+    "GBP": ("vxlan",),
+    "Learning": ("vxlan",),
+    "MTU": ("vxlan",),
+}
 
 
 class OverlayForm(Form, frozen=True):

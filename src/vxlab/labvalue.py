@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, ip_interface
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import msgspec
@@ -125,7 +125,10 @@ def text_hint(text: str, kind: Any) -> str:
         return ""
     if str not in options(kind):
         return _address_hint(text, kind)
-    if text in labform.RESERVED and any(meta.pattern for meta in metas(kind)):
+    patterns = [meta.pattern for meta in metas(kind) if meta.pattern]
+    if labform.INTERFACE_PATTERN in patterns and re.match("(lo|cbr0|flannel|veth)", text):
+        return f"{quote(text)[1:-1]} is for an interface that Linux or the lab makes"
+    if text in labform.RESERVED and patterns:
         return f"{text} has a meaning of its own in vxlab"
     plain = re.sub(r"[ _.]", "-", text.strip().lower())
     return f"such as {plain}" if plain and fits(plain, kind) else ""
@@ -145,7 +148,7 @@ def _address_hint(text: str, kind: Any) -> str:
         if "/" not in text:
             return f"add the prefix length, such as {text}/24"
         return f"the network is {meant.network}"
-    return "without the prefix length" if IPv4Address in options(kind) else ""
+    return "leave the prefix length out" if "/" in text else ""
 
 
 def metas(kind: Any) -> list[Meta]:

@@ -195,7 +195,10 @@ class _Walk:
             return  # comparing words is slow, and a hostile file can have a million keys
         meant = closest(key, known)
         hint = _did_you_mean(meant)
-        if key == "<<":
+        owners = labform.BACKEND_OPTIONS.get(key, ())
+        if path == ("overlay", "backend") and owners:
+            hint = f"an option of Type {' and '.join(owners)} only"
+        elif key == "<<":
             hint = "merge keys are not understood, write the values out"
         if meant:
             self.findings.doubt((*path, meant))
@@ -258,7 +261,7 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _is_word(key: Node) -> bool:
-    return isinstance(key.value, str) and key.value.isalnum() and len(key.value) <= 15
+    return isinstance(key.value, str) and key.value.isalpha() and len(key.value) <= 15
 
 
 def _did_you_mean(word: str) -> str:

@@ -78,8 +78,14 @@ def _applets(busybox: Path) -> list[str]:
     import subprocess
 
     try:
+        # busybox goes by the name it is called by, and its file may have any name.
         answer = subprocess.run(
-            [str(busybox), "--list"], capture_output=True, text=True, timeout=10, check=False
+            ["busybox", "--list"],
+            executable=busybox,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise _useless(busybox, "no answer after 10 s") from error

@@ -81,3 +81,12 @@ def table(rows: list[list[str]], *, indent: str = "  ", header: list[str] | None
         line = indent + cells.rstrip()
         lines.append(style(line, "dim") if row is header else line)
     return "\n".join(lines)
+
+
+def wrapped(words: str, indent: int, width: int) -> str:
+    """Text that goes on under its own beginning where the terminal's line ends."""
+    import textwrap
+
+    room = max(width - indent, 30)
+    lines = textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(lines)

@@ -1,0 +1,110 @@
+"""The answers of `verify` and `check`: on a terminal, as plain lines, as JSON, as JUnit XML."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vxlab.checks.finding import Finding
+from vxlab.engine.verify import Answered, verdict
+from vxlab.errors import JournalError
+from vxlab.report import text
+
+_SHOWN = 4  # findings of a check that is good; all of one that is not
+
+
+def show(answers: Sequence[Answered], *, every: bool) -> None:
+    """Each check with its evidence; what is good and repeats itself is cut short.
+
+    Args:
+        every: show all findings.
+    """
+    width = max((len(f.where) for a in answers for f in a.findings), default=0)
+    for answer in answers:
+        text.say(f"{text.mark(answer.ok)} {text.style(answer.check.question, 'bold')}")
+        shown = _chosen(answer.findings, every)
+        for finding in shown:
+            _finding(finding, min(width, 36))
+        left = len(answer.findings) - len(shown)
+        if left:
+            text.say(text.style(f"    and {left} more like these (-v shows all)", "dim"))
+
+
+def _chosen(findings: Sequence[Finding], every: bool) -> list[Finding]:
+    if every or len(findings) <= _SHOWN:
+        return list(findings)
+    bad = [f for f in findings if not f.ok]
+    return bad or list(findings[: _SHOWN - 1])
+
+
+def _finding(finding: Finding, width: int) -> None:
+    colour = text.MARKS[finding.ok][2]
+    lead = f"    {finding.where:<{width}}  "
+    seen = text.wrapped(finding.seen, len(lead), shutil.get_terminal_size((10_000, 24)).columns)
+    text.say(lead + (seen if finding.ok else text.style(seen, colour)))
+    indent = " " * (4 + width + 2)
+    if finding.wanted and not finding.ok:
+        text.say(f"{indent}wanted: {finding.wanted}")
+    if finding.fix:
+        text.say(f"{indent}fix: {finding.fix}")
+
+
+def as_json(lab: str, answers: Sequence[Answered]) -> dict[str, Any]:
+    """The stable form: ``ok`` is true, false, or null where nothing could be measured."""
+    return {
+        "lab": lab,
+        "ok": verdict(a.ok for a in answers),
+        "checks": [
+            {
+                "code": answer.check.code,
+                "question": answer.check.question,
+                "ok": answer.ok,
+                "findings": [
+                    {
+                        "where": f.where,
+                        "ok": f.ok,
+                        "seen": f.seen,
+                        "wanted": f.wanted,
+                        "fix": f.fix,
+                    }
+                    for f in answer.findings
+                ],
+            }
+            for answer in answers
+        ],
+    }
+
+
+def write_junit(path: Path, lab: str, answers: Sequence[Answered], seconds: float) -> None:
+    """The answers as JUnit XML: a test case per finding; what was not measured is an error.
+
+    Raises:
+        JournalError: the file cannot be written.
+    """
+    from xml.etree import ElementTree as xml
+
+    findings = [f for a in answers for f in a.findings]
+    suite = xml.Element(
+        "testsuite",
+        name=f"vxlab {lab}",
+        tests=str(len(findings)),
+        failures=str(sum(f.ok is False for f in findings)),
+        errors=str(sum(f.ok is None for f in findings)),
+        time=f"{seconds:.3f}",
+    )
+    for answer in answers:
+        for finding in answer.findings:
+            case = xml.SubElement(
+                suite, "testcase", classname=f"vxlab.{answer.check.code}", name=finding.where
+            )
+            if finding.ok is True:
+                xml.SubElement(case, "system-out").text = finding.seen
+                continue
+            kind = "failure" if finding.ok is False else "error"
+            xml.SubElement(case, kind, message=finding.seen).text = f"wanted: {finding.wanted}"
+    try:
+        xml.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise JournalError(f"cannot write {path}: {error.strerror}") from None
