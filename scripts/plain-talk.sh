@@ -138,8 +138,13 @@ phase nodes
 endpoint=http://${address[0]}:2379
 nsenter --target "${node[0]}" --net --uts "$etcd" --data-dir "$dir/etcd" "${timers[@]}" \
   --listen-client-urls "$endpoint" --advertise-client-urls "$endpoint" >"$dir/etcd.log" 2>&1 &
-wait_for 15 grep -q 'ready to serve client requests' "$dir/etcd.log" ||
-  die "etcd does not serve: $(tail -n 3 "$dir/etcd.log")"
+etcd_pid=$!
+serves() {
+  grep -q 'ready to serve client requests' "$dir/etcd.log" && return
+  kill -0 "$etcd_pid" 2>/dev/null || die "etcd died: $(tail -n 3 "$dir/etcd.log")"
+  return 1
+}
+wait_for 15 serves || die "etcd does not serve: $(tail -n 3 "$dir/etcd.log")"
 phase etcd
 
 # 2. flannel's configuration.
@@ -158,7 +163,8 @@ start_flanneld() {
 }
 has_lease() {
   [ ! -e "$dir/${names[$1]}.env" ] || return 0
-  if [ $retry = yes ] && ! kill -0 "${flannel[$1]}" 2>/dev/null; then
+  if ! kill -0 "${flannel[$1]}" 2>/dev/null; then
+    [ $retry = yes ] || die "${names[$1]}: flanneld died: $(tail -n 1 "$dir/${names[$1]}.log")"
     start_flanneld "$1"
   fi
   return 1

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import msgspec
@@ -289,6 +290,26 @@ def test_dumps_keeps_what_is_pinned_and_the_order() -> None:
     assert labfile.dumps(again) == labfile.dumps(lab)
 
 
+def test_the_largest_lab_can_be_stored_and_read(tmp_path: Path) -> None:
+    """1023 nodes and 10000 containers with the longest names stay within what is read."""
+    left = 10_000
+    document: dict[str, dict[str, Any]] = {
+        "underlay": {"network": "172.16.0.0/16"},
+        "overlay": {"network": "10.0.0.0/8"},
+        "nodes": {},
+    }
+    for number in range(1023):
+        names = [f"c{n:062d}" for n in range(min(245, left))]
+        left -= len(names)
+        subnet = f"10.{number // 256 + 1}.{number % 256}.0/24"
+        document["nodes"][f"n{number:014d}"] = {"containers": names, "subnet": subnet}
+    lab = labfile.loads(json.dumps(document), "lab.yaml")
+    path = tmp_path / "stored.json"
+    path.write_text(labfile.dumps(lab), encoding="utf-8")
+    assert labfile.load(path) == lab
+    assert len(lab.containers) == 10_000
+
+
 # What is said
 
 
@@ -390,6 +411,14 @@ def test_the_list_of_problems_ends() -> None:
     with pytest.raises(LabFileError, match="at least 100 problems") as caught:
         labfile.loads(text, "lab.yaml")
     assert len(caught.value.problems) == 100
+
+
+def test_aliases_cannot_make_a_short_file_long() -> None:
+    """A list of a thousand names on a thousand nodes is a million containers in a few lines."""
+    names = ", ".join(f"c{n}" for n in range(1000))
+    nodes = "\n".join(f"  n{n}: *all" for n in range(1000))
+    text = f"nodes:\n  n: &all {{containers: [{names}]}}\n{nodes}\n"
+    assert problems(text) == [(1, "")]
 
 
 def test_half_characters_are_a_problem() -> None:

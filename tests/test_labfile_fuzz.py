@@ -90,18 +90,21 @@ def check(text: str) -> Lab | LabFileError:
 
 
 @given(st.lists(PIECES, max_size=30).map("".join))
+@settings(deadline=None)
 def test_pieces_of_yaml(text: str) -> None:
     """YAML's own characters in any order."""
     check(text)
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text(text: str) -> None:
     """Text that no one would call YAML."""
     check(text)
 
 
 @given(st.sampled_from(TEXTS), st.data())
+@settings(deadline=None)
 def test_labs_with_pieces_put_in(text: str, data: st.DataObject) -> None:
     """Real lab files with a slip of the hand or two."""
     for _ in range(data.draw(st.integers(1, 3))):
@@ -112,7 +115,7 @@ def test_labs_with_pieces_put_in(text: str, data: st.DataObject) -> None:
 
 
 @given(st.lists(PIECES, max_size=30).map("".join))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_pieces_of_yaml_without_libyaml(text: str) -> None:
     """PyYAML's own parser fails in other ways than libyaml, and no worse."""
     with pytest.MonkeyPatch.context() as patch:
@@ -121,7 +124,7 @@ def test_pieces_of_yaml_without_libyaml(text: str) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """A file of bytes that may not even be text."""
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"

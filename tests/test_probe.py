@@ -287,6 +287,19 @@ def test_a_reply_from_somebody_else_does_not_count(shared: Net) -> None:
 
 
 @needs_root
+def test_a_duplicate_does_not_end_the_wait_for_others(shared: Net) -> None:
+    """c1 gets its answer twice, n1 only at its second attempt."""
+
+    def answer(request: bytes, before: int) -> list[bytes]:
+        return [[echo_reply(request)] * 2, [], [echo_reply(request)]][before]
+
+    pairs = [("c1", "c2"), ("n1", "c2")]
+    with responder(shared, answer):
+        echoes = ping_all(everyone(shared), pairs, timeout=3, retries=1)
+    assert failures(echoes) == {}
+
+
+@needs_root
 def test_duplicates_and_old_replies_do_not_count_for_another_probe(shared: Net) -> None:
     """The first answer again and again: c2 answers c1, n1 gets c1's replies only."""
     first: list[bytes] = []

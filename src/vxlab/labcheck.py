@@ -24,6 +24,10 @@ FIRST_NODE_HOST = 21
 LEAST_MTU = 576
 LEAST_IPV6_MTU = 1280
 
+#: Containers of a whole lab, each with a process and a veth pair. The stored lab, which spells out
+#: every name, has to stay within what `vxlab.labfile` and `vxlab.labyaml` read.
+MOST_CONTAINERS = 10_000
+
 _NOT_UNICAST = tuple(IPv4Network(n) for n in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 _LONGEST_INTERFACE = 15  # bytes, IFNAMSIZ without the final NUL
 
@@ -196,6 +200,12 @@ def _etcd(form: labform.EtcdForm, nodes: tuple[str, ...], findings: Findings) ->
 def _nodes(
     forms: Mapping[str, labform.NodeForm | None], underlay: Underlay, findings: Findings
 ) -> tuple[Node, ...]:
+    wishes = [form.containers for form in forms.values() if form is not None]
+    total = sum(wish if isinstance(wish, int) else len(wish) for wish in wishes)
+    if total > MOST_CONTAINERS:
+        wanted = f"at most {MOST_CONTAINERS} in a lab"
+        findings.add(("nodes",), f"{total} containers", wanted)
+        return ()
     addresses = _addresses(forms, underlay.network, findings)
     nodes = []
     for position, (name, given) in enumerate(forms.items(), 1):

@@ -18,7 +18,7 @@ from vxlab.labproblem import MOST_PROBLEMS, Findings, Problem, quote
 
 __all__ = ["LabFileError", "Problem", "default", "dumps", "load", "loads", "schema"]
 
-#: Bytes of the largest lab file that is read; 1023 nodes with all details take a tenth of it.
+#: Bytes of the largest lab file that is read. Every lab that `dumps` can write fits.
 LARGEST_FILE = 2**20
 
 #: Nodes from node01 on that fit a /24 with the talk's numbering, .21 to .254.

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Levels of nesting that are looked at. A lab file has five; a hostile one could exhaust the stack.
 DEEPEST = 20
 
+#: Values that are looked at. Aliases let a short file repeat a long list a thousand times.
+MOST_VALUES = 50_000
+
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -110,6 +113,14 @@ class _Walk:
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
         self._open: set[int] = set()  # nodes being walked; meeting one again is an alias cycle
+        self._walked = 0
+
+    def _enough(self) -> bool:
+        """Count one more value; whether the walk has seen too many, or has said enough."""
+        self._walked += 1
+        if self._walked == MOST_VALUES:
+            self.findings.add((), f"more than {MOST_VALUES} values", "a smaller lab")
+        return self._walked >= MOST_VALUES or self.findings.full
 
     def value(self, node: Node, kind: Any, path: Path) -> Any:
         """The node's value, or ``UNSET`` where it is wrong."""
@@ -191,8 +202,6 @@ class _Walk:
         return struct(**values)
 
     def _unknown_key(self, key: str, known: list[str], path: Path) -> None:
-        if self.findings.full:
-            return  # comparing words is slow, and a hostile file can have a million keys
         meant = closest(key, known)
         hint = _did_you_mean(meant)
         owners = labform.BACKEND_OPTIONS.get(key, ())
@@ -222,6 +231,8 @@ class _Walk:
         (item_kind,) = get_args(kind)
         values = []
         for position, child in enumerate(node.value):
+            if self._enough():
+                break
             here = (*path, position)
             self.findings.lines[here] = child.start_mark.line + 1
             value = self.value(child, item_kind, here)
@@ -232,6 +243,8 @@ class _Walk:
         """The keys that are text and there once; what is wrong with the others is noted."""
         first_line: dict[str, int] = {}
         for key, child in node.value:
+            if self._enough():
+                break
             line = key.start_mark.line + 1
             if key.id != "scalar" or key.tag not in (f"{TAG}str", f"{TAG}merge", f"{TAG}value"):
                 hint = f'write "{key.value}" in quotes' if _is_word(key) else ""

@@ -31,11 +31,13 @@ KINDS: tuple[type[Op], ...] = (
     ops.SetMaster,
     ops.SetMtu,
     ops.SetUp,
+    ops.SetMac,
     ops.SetAlias,
     ops.AddAddress,
     ops.DelAddress,
     ops.AddRoute,
     ops.DelRoute,
+    ops.AddNeighbours,
 )
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if.h
@@ -43,7 +45,10 @@ _NEWLINK, _DELLINK = 16, 17
 _NEWADDR, _DELADDR = 20, 21
 _NEWROUTE, _DELROUTE = 24, 25
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
+_NEWNEIGH, _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT, _REPLACE = 28, 1, 2, 0x80, 0x100
 _NLMSG_ERROR = 2
+#: struct nlmsghdr, struct ndmsg, NDA_DST (IPv4), NDA_LLADDR (Ethernet) and its padding
+_NEIGHBOUR = struct.Struct("=IHHII B3xiHBB HH4s HH6s2x")
 _NETLINK_EXT_ACK, _NETLINK_CAP_ACK, _SOL_NETLINK = 11, 10, 270
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _IFF_UP = 1
@@ -131,7 +136,7 @@ class Netlink:
         fresh: set[str] = set()
         for op in todo:
             needs = {getattr(op, "master", ""), getattr(op, "dev", "")}
-            if isinstance(op, ops.AddAddress | ops.DelAddress):
+            if isinstance(op, ops.AddAddress | ops.DelAddress | ops.AddNeighbours):
                 needs.add(op.name)
             if needs & fresh:
                 yield batch
@@ -203,6 +208,8 @@ class Netlink:
                 return self._set_link(op.name, ("IFLA_MTU", op.mtu))
             case ops.SetAlias():
                 return self._set_link(op.name, ("IFLA_IFALIAS", op.alias))
+            case ops.SetMac():
+                return self._set_link(op.name, ("IFLA_ADDRESS", op.mac))
             case ops.SetUp():
                 return self._set_link(op.name, up=op.up)
             case ops.AddAddress():
@@ -213,6 +220,8 @@ class Netlink:
                 return self._route(_NEWROUTE, _CREATE | _EXCL, op.dst, op.via, op.dev)
             case ops.DelRoute():
                 return self._route(_DELROUTE, 0, op.dst, op.via, op.dev)
+            case ops.AddNeighbours():
+                return self._neighbours(op)
         raise TypeError(f"{type(op).__name__} is not a network operation")
 
     def _finish(self, message: Any, kind: int, flags: int) -> bytes:
@@ -267,6 +276,26 @@ class Netlink:
             attrs.append(("RTA_DST", str(network.network_address)))
         message["attrs"] = attrs
         return self._finish(message, kind, flags)
+
+    def _neighbours(self, op: ops.AddNeighbours) -> bytes:
+        """One message per entry; only the last asks for an acknowledgement.
+
+        Packed by hand: a lab of 50 nodes has 2,450 of these, and pyroute2 takes 0.1 ms for each.
+        """
+        index = self._index(op.name)
+        messages = []
+        for number, entry in enumerate(op.entries, 1):
+            address, mac = entry.split()
+            flags = _REQUEST | _CREATE | _REPLACE | (_ACK if number == len(op.entries) else 0)
+            messages.append(
+                _NEIGHBOUR.pack(
+                    *(_NEIGHBOUR.size, _NEWNEIGH, flags, self._sequence, 0),
+                    *(socket.AF_INET, index, _NUD_PERMANENT, 0, _UNICAST),
+                    *(8, _NDA_DST, socket.inet_aton(address)),
+                    *(10, _NDA_LLADDR, bytes.fromhex(mac.replace(":", ""))),
+                )
+            )
+        return b"".join(messages)
 
     def _index(self, name: str) -> int:
         """An interface's index, asked of the namespace (an ioctl costs less than a dump)."""

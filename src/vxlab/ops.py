@@ -251,6 +251,25 @@ class SetUp(_OnLink):
 
 
 @operation
+class SetMac(_OnLink):
+    """Gives an interface a MAC address that a person recognises."""
+
+    name: str
+    mac: str
+
+    def argv(self) -> tuple[str, ...]:
+        return ("ip", "link", "set", "dev", self.name, "address", self.mac)
+
+    def holds(self, state: State) -> str | None:
+        what = f"{self.name}'s MAC"
+        return self.judged(state, lambda link: _differs(what, link.mac, self.mac))
+
+    def undo(self, before: State) -> tuple[Op, ...]:
+        link = self.link(before)
+        return (SetMac(name=self.name, mac=link.mac, ns=self.ns),) if link else ()
+
+
+@operation
 class SetAlias(_OnLink):
     """Marks an interface as this lab's own, where ``ip link`` shows it."""
 
@@ -360,6 +379,43 @@ class DelRoute(Op):
 
     def undo(self, before: State) -> tuple[Op, ...]:
         return (AddRoute(dst=self.dst, via=self.via, dev=self.dev, ns=self.ns),)
+
+
+@operation
+class AddNeighbours(_OnLink):
+    """Permanent neighbour entries on an interface, so that nobody has to ask with ARP.
+
+    `entries` holds "ADDRESS MAC" strings; one operation for all, since a node of a large lab has
+    one entry for every other node.
+    """
+
+    name: str
+    entries: tuple[str, ...]
+
+    def argv(self) -> tuple[str, ...]:
+        address, mac = self.entries[0].split()
+        one = ("ip", "neigh", "replace", address, "lladdr", mac, "dev", self.name)
+        return (*one, "nud", "permanent")
+
+    def __str__(self) -> str:
+        more = len(self.entries) - 1
+        return super().__str__() + (f" (and {more} more)" if more else "")
+
+    def shell(self) -> str:
+        lines = (
+            f"neigh replace {address} lladdr {mac} dev {self.name} nud permanent"
+            for address, mac in (entry.split() for entry in self.entries)
+        )
+        return f"printf '%s\\n' {shlex.join(lines)} | ip -batch -"
+
+    def holds(self, state: State) -> str | None:
+        net = state.net_of(self.ns)
+        seen = {f"{n.address} {n.mac}" for n in net.neighbours if n.state == "PERMANENT"}
+        missing = [entry for entry in self.entries if entry not in seen]
+        return f"{len(missing)} neighbour entries are missing" if missing else None
+
+    def undo(self, before: State) -> tuple[Op, ...]:
+        return ()  # they go with their interface, which the lab made
 
 
 @operation

@@ -337,8 +337,6 @@ class _Round:
             deadline = time.monotonic() + share
             while self.unsettled and (left := deadline - time.monotonic()) > 0:
                 self._listen(left)
-            if not self.unsettled:
-                return
 
     def _send(self, patience: float) -> None:
         """Send all unsettled probes, reading answers meanwhile so that no buffer fills up."""

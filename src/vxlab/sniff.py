@@ -39,7 +39,6 @@ _PACKET_STATISTICS = 6
 _PACKET_AUXDATA = 8
 _ETH_P_ALL = 0x0003
 _TP_STATUS_VLAN_VALID = 0x10
-_TP_STATUS_VLAN_TPID_VALID = 0x40
 
 _TIMESPEC = struct.Struct("@ll")
 _AUXDATA = struct.Struct("@IIIHHHH")  # struct tpacket_auxdata
@@ -48,7 +47,7 @@ _INSTRUCTION = struct.Struct("@HBBI")
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 
 _LARGEST_FRAME = 1 << 18  # bytes; a segment that is still to be cut up can exceed 64 KiB
-_BATCH = 64  # frames between two looks at the caller's condition
+BATCH = 64  # frames between two looks at the caller's condition
 _VLAN_PLACE = 12  # bytes of MAC addresses in front of a VLAN tag
 
 
@@ -115,7 +114,7 @@ class Sniffer:
             OperationError: the interface went down, and nothing can be seen there any more.
         """
         frames: list[Frame] = []
-        while len(frames) < _BATCH:
+        while len(frames) < BATCH:
             try:
                 frames.append(self._next())
             except BlockingIOError:
@@ -223,7 +222,5 @@ def _restore(data: bytes, auxdata: bytes) -> tuple[bytes, int]:
     status, length, _, _, _, tci, tpid = _AUXDATA.unpack(auxdata)
     if not status & _TP_STATUS_VLAN_VALID or len(data) < _VLAN_PLACE:
         return data, length
-    if not status & _TP_STATUS_VLAN_TPID_VALID:
-        tpid = 0x8100
     tag = struct.pack("!HH", tpid, tci)
     return data[:_VLAN_PLACE] + tag + data[_VLAN_PLACE:], length + len(tag)

@@ -191,7 +191,7 @@ def _seen(lab: Lab, a: _Place, b: _Place, sniffer: Sniffer) -> WireSeen:
             continue
         packet = decode(frame.data, vxlan_ports=(lab.overlay.port,))
         outer = packet.outer_ip
-        if packet.is_fragment and outer is not None and outer.dst in (peer, dst):
+        if packet.is_fragment and outer is not None and str(outer.dst) in (peer, dst):
             fragments += 1
         elif _carries(lab, packet, src, dst):
             packets.append(packet)
@@ -208,4 +208,4 @@ def _carries(lab: Lab, packet: Packet, src: str, dst: str) -> bool:
     ip, icmp = inner.outer_ip, inner.find(ICMP)
     if ip is None or icmp is None or icmp.type != _ECHO_REQUEST:
         return False
-    return (ip.src, ip.dst) == (src, dst)
+    return (str(ip.src), str(ip.dst)) == (src, dst)

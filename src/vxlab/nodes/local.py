@@ -245,7 +245,7 @@ class LocalNode:
     def read(self, path: str) -> str | None:
         try:
             return Path(f"{self.proc}/root{path}").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the latter: a /proc file, a moment ago
             return None
 
     def routes(self) -> str:
