@@ -40,9 +40,10 @@ install_packages() {
   fi
 }
 
-have_static_busybox() { # a dynamic one does not run in a container's bare root file system
+# A container's bare root file system has no dynamic loader, whose path would be near the beginning.
+have_static_busybox() {
   local path
-  path=$(command -v busybox) && ! LC_ALL=C ldd "$path" 2>/dev/null | grep -q '=>'
+  path=$(command -v busybox) && ! head -c 4096 "$path" | grep -q -a '/ld[-.]'
 }
 
 # missing_packages <TABLE: of the lines "PROGRAM DEBIAN-PACKAGE FEDORA-PACKAGE", those not here.

@@ -136,6 +136,7 @@ phase nodes
 
 # 1. etcd on node01.
 endpoint=http://${address[0]}:2379
+: >"$dir/etcd.log"
 nsenter --target "${node[0]}" --net --uts "$etcd" --data-dir "$dir/etcd" "${timers[@]}" \
   --listen-client-urls "$endpoint" --advertise-client-urls "$endpoint" >"$dir/etcd.log" 2>&1 &
 etcd_pid=$!

@@ -116,9 +116,11 @@ def test_a_link_a_lost_file_and_a_lost_bit_are_not_trusted(machine: Machine) -> 
     path = machine.cached("flanneld", BODY)
     path.chmod(0o644)
     assert why_not(machine) == "flanneld is not executable"
-    path.rename(machine.cache / "elsewhere")
+    path.chmod(0o755)
+    elsewhere = "e" * len(BODY)  # a link's size is its target's length
+    path.rename(machine.cache / elsewhere)
     assert why_not(machine) == "flanneld is gone"
-    path.symlink_to("elsewhere")
+    path.symlink_to(elsewhere)
     assert why_not(machine) == "flanneld is not the file that was put there"
 
 

@@ -117,6 +117,7 @@ def test_names_that_leave_the_directory_are_dropped(tmp_path: Path) -> None:
     path.chmod(0o755)
     made = template(path, tmp_path / "cache")
     assert sorted(each.name for each in (made / "bin").iterdir()) == ["[", "busybox", "sh"]
+    assert list(made.iterdir()) == [made / "bin"]
 
 
 def test_no_busybox_and_no_cache_are_told(busybox: Path, tmp_path: Path) -> None:

@@ -71,9 +71,7 @@ class Etcd:
         try:
             return call()
         except self._etcd3.exceptions.Etcd3Exception as error:
-            raise DaemonError(
-                f"etcd did not answer: {what}", detail=type(error).__name__
-            ) from None
+            raise DaemonError(f"etcd did not answer: {what}", detail=type(error).__name__) from None
 
     def keys(self, prefix: str = FLANNEL_PREFIX) -> dict[str, str]:
         """All keys below a prefix with their values, as ``etcdctl get --prefix`` shows them."""

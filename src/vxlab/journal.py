@@ -155,9 +155,7 @@ class LabDirectory:
         """
         try:
             new = not self.journal.exists()
-            fd = os.open(
-                self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            fd = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 header = [{"vxlab": _FORMAT, "lab": self.name}] if new else []
                 lines = "".join(json.dumps(e) + "\n" for e in [*header, *entries]).encode()

@@ -57,7 +57,7 @@ class Overlay:
 
     @property
     def direct_routing(self) -> bool:
-        """Whether nodes in one underlay network skip the encapsulation (flannel's DirectRouting)."""
+        """Whether nodes in one underlay network skip the encapsulation (DirectRouting)."""
         return bool(self.backend.get("DirectRouting", False))
 
     def flannel_config(self) -> str:

@@ -203,8 +203,9 @@ def _nodes(
     wishes = [form.containers for form in forms.values() if form is not None]
     total = sum(wish if isinstance(wish, int) else len(wish) for wish in wishes)
     if total > MOST_CONTAINERS:
-        wanted = f"at most {MOST_CONTAINERS} in a lab"
-        findings.add(("nodes",), f"{total} containers", wanted)
+        if findings.sound(("nodes",)):
+            wanted = f"at most {MOST_CONTAINERS} in a lab"
+            findings.add(("nodes",), f"{total} containers", wanted)
         return ()
     addresses = _addresses(forms, underlay.network, findings)
     nodes = []

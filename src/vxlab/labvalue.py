@@ -127,7 +127,7 @@ def text_hint(text: str, kind: Any) -> str:
         return _address_hint(text, kind)
     patterns = [meta.pattern for meta in metas(kind) if meta.pattern]
     if labform.INTERFACE_PATTERN in patterns and re.match("(lo|cbr0|flannel|veth)", text):
-        return f"{quote(text)[1:-1]} is for an interface that Linux or the lab makes"
+        return f"{quote(text)[1:-1]} is a name for Linux's or the lab's own interfaces"
     if text in labform.RESERVED and patterns:
         return f"{text} has a meaning of its own in vxlab"
     plain = re.sub(r"[ _.]", "-", text.strip().lower())

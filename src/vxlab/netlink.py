@@ -65,7 +65,7 @@ class _Messages(NamedTuple):
 def _messages() -> _Messages:
     """pyroute2's three message classes, without the rest of pyroute2.
 
-    The package's own ``__init__`` imports the whole of it (NDB, asyncio, multiprocessing ...), which
+    The package's own ``__init__`` imports the whole of it (NDB, asyncio, multiprocessing), which
     costs more time than building a two-node lab. Its submodules do not need that: give them a bare
     parent package while they load, and take it away again, so that a later ``import pyroute2`` is
     the real one.
@@ -191,14 +191,13 @@ class Netlink:
     def _encode(self, op: Op, peers: Mapping[str, str], opened: list[int]) -> bytes:
         match op:
             case ops.AddBridge():
-                info = ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_STP_STATE", 0)]})
-                return self._add_link(op.name, "bridge", info)
+                return self._add_link(op.name, "bridge", {"attrs": [("IFLA_BR_STP_STATE", 0)]})
             case ops.AddVeth():
                 fd = os.open(peers[op.peer_ns], os.O_RDONLY | os.O_CLOEXEC)
                 opened.append(fd)
-                peer = {"attrs": [("IFLA_IFNAME", op.peer), ("IFLA_NET_NS_FD", fd)]}
-                info = ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})
-                return self._add_link(op.name, "veth", info)
+                peer: Any = {"attrs": [("IFLA_IFNAME", op.peer), ("IFLA_NET_NS_FD", fd)]}
+                cable: Any = {"attrs": [("VETH_INFO_PEER", peer)]}
+                return self._add_link(op.name, "veth", cable)
             case ops.DelLink():
                 return self._link(_DELLINK, 0, ("IFLA_IFNAME", op.name))
             case ops.SetMaster():
@@ -236,11 +235,9 @@ class Netlink:
         message["attrs"] = list(attrs)
         return self._finish(message, kind, flags)
 
-    def _add_link(self, name: str, kind: str, data: tuple[str, Any]) -> bytes:
-        info = {"attrs": [("IFLA_INFO_KIND", kind), data]}
-        return self._link(
-            _NEWLINK, _CREATE | _EXCL, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)
-        )
+    def _add_link(self, name: str, kind: str, data: Any) -> bytes:
+        info = {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", data)]}
+        return self._link(_NEWLINK, _CREATE | _EXCL, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", info))
 
     def _set_link(self, name: str, *attrs: tuple[str, Any], up: bool | None = None) -> bytes:
         message = self._messages.link()

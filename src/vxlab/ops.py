@@ -80,7 +80,10 @@ def from_json(data: dict[str, Any]) -> Op:
     if cls is None:
         raise ValueError(f"no operation called {data.get('op')!r}")
     try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in rest.items()})
+        made: Any = cls
+        op = made(**{k: tuple(v) if isinstance(v, list) else v for k, v in rest.items()})
+        assert isinstance(op, Op)  # noqa: S101
+        return op
     except TypeError:
         wanted = ", ".join(f.name for f in fields(cls))
         raise ValueError(f"{cls.__name__} has the fields {wanted}, not {sorted(rest)}") from None
@@ -330,7 +333,9 @@ class DelAddress(_OnLink):
 
     def holds(self, state: State) -> str | None:
         link = self.link(state)
-        return f"{self.name} has {self.address}" if link and self.address in link.addresses else None
+        return (
+            f"{self.name} has {self.address}" if link and self.address in link.addresses else None
+        )
 
     def undo(self, before: State) -> tuple[Op, ...]:
         return (AddAddress(name=self.name, address=self.address, ns=self.ns),)
@@ -496,7 +501,9 @@ class StartDaemon(Op):
             return f"{self.name} was never started"
         if not process.alive:
             return f"{self.name} (PID {process.pid}) is gone"
-        return self.again or _differs(f"{self.name}'s command", process.command, shlex.join(self.command))
+        return self.again or _differs(
+            f"{self.name}'s command", process.command, shlex.join(self.command)
+        )
 
     def clears(self, state: State) -> tuple[Op, ...]:
         process = state.daemons.get(self.name)
@@ -524,6 +531,9 @@ class StopDaemon(Op):
 
     def undo(self, before: State) -> tuple[Op, ...]:
         return ()
+
+
+_UNSHARE = ("--mount", "--uts", "--ipc", "--net", "--pid", "--fork")
 
 
 class _Machine(Op):
@@ -555,7 +565,7 @@ class StartNode(_Machine):
     busybox: str
 
     def argv(self) -> tuple[str, ...]:
-        return ("unshare", *"--mount --uts --ipc --net --pid --fork --mount-proc sh".split())
+        return ("unshare", *_UNSHARE, "--mount-proc", "sh")
 
     def shell(self) -> str:
         words = (self.busybox, self.name, self.directory, self.hosts)
@@ -576,8 +586,8 @@ class StartContainer(_Machine):
     ipv6: bool
 
     def argv(self) -> tuple[str, ...]:
-        flags = "--mount --uts --ipc --net --pid --fork --user --map-root-user --mount-proc"
-        return ("unshare", *flags.split(), "chroot", self.root, "/bin/sh")
+        user = ("--user", "--map-root-user", "--mount-proc")
+        return ("unshare", *_UNSHARE, *user, "chroot", self.root, "/bin/sh")
 
     def shell(self) -> str:
         words = (self.programs, self.name, self.root, "0" if self.ipv6 else "1")

@@ -87,5 +87,3 @@ def judge(node: str, ops: Sequence[Op], output: str, done: Callable[[Op], None])
             where=node,
             detail=said.strip() or "the program ended before this operation",
         )
-
-

@@ -27,18 +27,18 @@ def _judge(lab: Lab, wire: WireSeen) -> Finding:
         lost = f"; the capture lost {wire.dropped} packets" if wire.dropped else ""
         seen = f"no packet {wire.src} -> {wire.dst} was captured{lost}"
         return Finding(CODE, where, None, seen, wanted)
-    seen = sorted({_describe(lab, p) for p in wire.packets})
+    kinds = sorted({_describe(lab, p) for p in wire.packets})
     if wire.fragments:
-        seen.append(f"{wire.fragments} fragments")
-    ok = seen == [wanted]
-    lengths = sorted({p.outer_ip.total_length for p in wire.packets if p.outer_ip})
-    shown = f"{'; '.join(seen)} ({_sizes(wire.packets, lengths)})"
+        kinds.append(f"{wire.fragments} fragments")
+    ok = kinds == [wanted]
+    shown = f"{'; '.join(kinds)} ({_sizes(wire.packets)})"
     return Finding(CODE, where, ok, shown, "" if ok else wanted)
 
 
-def _sizes(packets: tuple[Packet, ...], lengths: list[int]) -> str:
-    outer = ", ".join(map(str, lengths))
-    return f"{len(packets)} packets of {outer} bytes"
+def _sizes(packets: tuple[Packet, ...]) -> str:
+    lengths = sorted({p.outer_ip.total_length for p in packets if p.outer_ip})
+    count = "1 packet" if len(packets) == 1 else f"{len(packets)} packets"
+    return f"{count} of {', '.join(map(str, lengths))} bytes"
 
 
 def _wanted(lab: Lab) -> str:

@@ -18,6 +18,4 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
         elif reached.ok:
             yield Finding(CODE, container.full_name, True, f"answers in {reached.rtt_us:.0f} µs")
         else:
-            yield Finding(
-                CODE, container.full_name, False, reached.error, "an answer", "vxlab up"
-            )
+            yield Finding(CODE, container.full_name, False, reached.error, "an answer", "vxlab up")

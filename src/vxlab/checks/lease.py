@@ -47,9 +47,9 @@ def _wrong(evidence: Evidence, name: str, state: State) -> Iterator[str]:
         yield f"{bridge.NAME} has {seen}"
     for container in node.containers:
         wanted = str(container_address(container, state))
-        seen = _addresses(state.net_of(container.name).links.get(INSIDE))
-        if seen != (wanted,):
-            yield f"{container.name} has {' '.join(seen) or 'no address'}, wanted {wanted}"
+        inside = _addresses(state.net_of(container.name).links.get(INSIDE))
+        if inside != (wanted,):
+            yield f"{container.name} has {' '.join(inside) or 'no address'}, wanted {wanted}"
 
 
 def _addresses(link: Link | None) -> tuple[str, ...]:

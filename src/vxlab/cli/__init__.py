@@ -69,7 +69,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="vxlab")
 def cli() -> None:
-    """Build, check and explain a VXLAN/flannel overlay: real etcd, real flanneld, no root needed."""
+    """Build, check and explain a VXLAN/flannel overlay: real etcd and flanneld, no root needed."""
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -41,7 +41,7 @@ class Result:
     seconds: float
 
 
-class _Stopped(Exception):
+class _Stopped(Exception):  # noqa: N818 - an answer, not an error
     """Another node failed, or the user pressed Ctrl-C: leave quietly."""
 
 
@@ -162,9 +162,7 @@ class _Build:
 
     # --- one step on one node -------------------------------------------------------------------
 
-    def _step(
-        self, name: str, member: Node, ready: Callable[[Node], None] | None = None
-    ) -> None:
+    def _step(self, name: str, member: Node, ready: Callable[[Node], None] | None = None) -> None:
         if self._stop.is_set():
             raise _Stopped
         begun = time.monotonic()

@@ -19,7 +19,7 @@ from vxlab.errors import MissingError, OperationError
 from vxlab.journal import LabDirectory, WorldRecord, boot_id, process_start
 from vxlab.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns
 from vxlab.nodes import Completed
-from vxlab.ops import Op, record_path
+from vxlab.ops import AddVeth, Op, record_path
 from vxlab.state import State
 from vxlab.steps.site import SWITCH
 
@@ -223,7 +223,7 @@ class LocalNode:
             peers = {
                 op.peer_ns: f"{self.inside(op.peer_ns)}/ns/net"
                 for op in group
-                if isinstance(op, netlink.ops.AddVeth)
+                if isinstance(op, AddVeth)
             }
             try:
                 socket.apply(group, peers, done)

@@ -83,10 +83,10 @@ def write_junit(path: Path, lab: str, answers: Sequence[Answered], seconds: floa
     Raises:
         JournalError: the file cannot be written.
     """
-    from xml.etree import ElementTree as xml
+    from xml.etree import ElementTree
 
     findings = [f for a in answers for f in a.findings]
-    suite = xml.Element(
+    suite = ElementTree.Element(
         "testsuite",
         name=f"vxlab {lab}",
         tests=str(len(findings)),
@@ -96,15 +96,17 @@ def write_junit(path: Path, lab: str, answers: Sequence[Answered], seconds: floa
     )
     for answer in answers:
         for finding in answer.findings:
-            case = xml.SubElement(
+            case = ElementTree.SubElement(
                 suite, "testcase", classname=f"vxlab.{answer.check.code}", name=finding.where
             )
             if finding.ok is True:
-                xml.SubElement(case, "system-out").text = finding.seen
+                ElementTree.SubElement(case, "system-out").text = finding.seen
                 continue
             kind = "failure" if finding.ok is False else "error"
-            xml.SubElement(case, kind, message=finding.seen).text = f"wanted: {finding.wanted}"
+            ElementTree.SubElement(
+                case, kind, message=finding.seen
+            ).text = f"wanted: {finding.wanted}"
     try:
-        xml.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+        ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}") from None

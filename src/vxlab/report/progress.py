@@ -127,11 +127,54 @@ class Progress:
         table.add_column(justify="right", no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
         for row in self.rows.values():
-            if row.done:
-                sign = "[green]✔[/]"
-            else:
-                sign = "[cyan]•[/]" if row.begun else "[dim]·[/]"
+            waiting = "[cyan]•[/]" if row.begun else "[dim]·[/]"
+            sign = "[green]✔[/]" if row.done else waiting
             count = f"{row.finished}/{row.wanted}" if row.wanted > 1 else ""
             spent = seconds(row.seconds()) if row.begun else ""
             table.add_row(sign, row.name, row.title, count, spent)
         return table
+
+
+class Download:
+    """Progress bars of downloads, one per program, on a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, program: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._bars is None:
+            self._bars = self._start()
+        if program not in self._tasks:
+            self._tasks[program] = self._bars.add_task(program, total=total or None)
+        self._bars.update(self._tasks[program], completed=done, total=total or None)
+
+    @staticmethod
+    def _start() -> Any:
+        from rich import progress
+        from rich.console import Console
+
+        bars = progress.Progress(
+            progress.TextColumn("{task.description:<9}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            console=Console(stderr=True, no_color=not coloured(sys.stderr)),
+            transient=True,
+        )
+        bars.start()
+        return bars

@@ -12,7 +12,11 @@ from vxlab.errors import VxlabError
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1, "dim": 2}
 
 #: Verdicts as words and marks: a finding is good, bad, or could not be measured.
-MARKS = {True: ("ok", "✔", "green"), False: ("FAILED", "✘", "red"), None: ("unknown", "?", "yellow")}
+MARKS = {
+    True: ("ok", "✔", "green"),
+    False: ("FAILED", "✘", "red"),
+    None: ("unknown", "?", "yellow"),
+}
 
 
 def coloured(stream: TextIO) -> bool:

@@ -65,9 +65,8 @@ def _missing_for(
     route = here.net.route(str(subnet))
     if route is None:
         yield f"no route to {subnet} ({peer.name})"
-    elif lab.overlay.backend_type == "host-gw" or lab.overlay.direct_routing:
-        if route.via != address:
-            yield f"the route to {subnet} goes via {route.via}, wanted {address} ({peer.name})"
+    elif not encapsulated(lab) and route.via != address:
+        yield f"the route to {subnet} goes via {route.via}, wanted {address} ({peer.name})"
     remote = there.net.links.get(device(lab))
     if not encapsulated(lab) or remote is None:
         return

@@ -1,0 +1,70 @@
+"""``vxlab logs``: what etcd or the flannelds write. Works on a lab that is down, too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from vxlab.cli import choose
+from vxlab.errors import UsageError
+from vxlab.report import text
+
+_FILES = {"etcd": "etcd.log", "flannel": "flannel.log"}
+
+
+@click.command("logs")
+@click.argument("daemon", type=click.Choice(list(_FILES)))
+@click.option("--node", help="Only this node's flanneld.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines are written.")
+@click.option("-n", "--lines", type=click.IntRange(0), help="Only the last lines of each log.")
+@click.option("--lab", help="Which lab; default: the only one.")
+def command(
+    daemon: str, node: str | None, follow: bool, lines: int | None, lab: str | None
+) -> None:
+    """Show the log of etcd, or of the flannelds, each line with its node."""
+    from vxlab.engine.running import stored_lab
+
+    directory = choose.directory(lab)
+    built = stored_lab(directory) if directory.exists() else None
+    if built is None:
+        raise UsageError(f"there is no lab called {directory.name!r}")
+    names = [built.etcd.node] if daemon == "etcd" else [n.name for n in built.nodes]
+    if node is not None:
+        if node not in names:
+            raise UsageError(f"{daemon} does not run on {node!r}", hint=f"try {names[0]}")
+        names = [node]
+    logs = {name: directory.node(name) / "log" / _FILES[daemon] for name in names}
+    prefix = max(map(len, names)) if len(names) > 1 else 0
+    offsets = {}
+    for name, path in logs.items():
+        data = path.read_bytes() if path.exists() else b""
+        offsets[name] = len(data)
+        _print(name, data.decode(errors="replace").splitlines(), prefix, lines)
+    while follow:
+        for name, line in _new(logs, offsets):
+            _print(name, [line], prefix, None)
+        time.sleep(0.2)
+
+
+def _print(name: str, lines: list[str], prefix: int, last: int | None) -> None:
+    for line in lines if last is None else lines[len(lines) - min(last, len(lines)) :]:
+        text.say(f"{text.style(f'{name:<{prefix}} │', 'dim')} {line}" if prefix else line)
+
+
+def _new(logs: dict[str, Path], offsets: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Whole lines that were added since the last look; a log that began anew is read from there."""
+    for name, path in logs.items():
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            if path.stat().st_size < offsets[name]:
+                offsets[name] = 0
+            file.seek(offsets[name])
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        offsets[name] += len(whole)
+        for line in whole.decode(errors="replace").splitlines():
+            yield name, line
