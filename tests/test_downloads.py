@@ -115,7 +115,7 @@ def test_a_redirect_on_loopback_is_followed(server: Site, tmp_path: Path) -> Non
 def test_a_redirect_away_from_https_is_refused(server: Site, tmp_path: Path, target: str) -> None:
     """Nobody is asked at the new address (192.0.2.0/24 is for documentation, RFC 5737)."""
     said = refused(server, tmp_path / "f", redirects(target))
-    assert said.count("neither https nor" if target.startswith("http") else "is not allowed") == 1
+    assert ("is not allowed" if target.startswith("file") else "neither https nor") in said
 
 
 def test_an_endless_redirect_ends(server: Site, tmp_path: Path) -> None:

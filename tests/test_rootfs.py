@@ -49,7 +49,7 @@ def test_links_hold_behind_a_chroot(busybox: Path, tmp_path: Path) -> None:
 def test_a_container_shell_runs_in_it(busybox: Path, tmp_path: Path) -> None:
     """The talk's chroot, in namespaces of its own: a shell, and nothing of the host."""
     made = template(busybox, tmp_path / "cache")
-    argv = ["unshare", "--user", "--map-root-user", "chroot", str(made), "/bin/sh", "-c", "ls /"]
+    argv = ["unshare", "--user", "--map-root-user", "--root", str(made), "/bin/sh", "-c", "ls /"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "bin\n", "")
 

@@ -70,11 +70,13 @@ def _show(lab: Lab, states: dict[str, State], found: list[Drift]) -> None:
         state = states[node.name]
         link = state.net.links.get(overlay.device(lab))
         subnet = str(overlay.subnet_of(state) or "-")
-        daemons = ", ".join(_daemon(n, p) for n, p in sorted(state.daemons.items()))
-        rows.append(
-            [node.name, str(node.address.ip), subnet, link.mac if link else "-", daemons or "-"]
-        )
-    text.say(text.table(rows, header=["node", "underlay", "subnet", "VTEP MAC", "daemons"]))
+        flanneld = _daemon(state.daemons.get("flannel"))
+        mac = link.mac if link else "-"
+        rows.append([node.name, str(node.address.ip), subnet, mac, flanneld])
+    text.say(text.table(rows, header=["node", "underlay", "subnet", "VTEP MAC", "flanneld"]))
+    text.say()
+    etcd = _daemon(states[lab.etcd.node].daemons.get("etcd"))
+    text.say(f"  etcd on {lab.etcd.node} at {lab.etcd_url}: {etcd}")
     text.say()
     rows = [_container(node, states[node.name], i) for node in lab.nodes for i in _count(node)]
     if rows:
@@ -91,10 +93,10 @@ def _count(node: Node) -> range:
     return range(len(node.containers))
 
 
-def _daemon(name: str, process: Process) -> str:
-    if not process.alive:
-        return f"{name} is gone"
-    return f"{name} PID {process.pid} {process.rss // 1024} MiB"
+def _daemon(process: Process | None) -> str:
+    if process is None or not process.alive:
+        return "gone"
+    return f"PID {process.pid}, {process.rss // 1024} MiB"
 
 
 def _container(node: Node, state: State, index: int) -> list[str]:

@@ -95,9 +95,10 @@ def _tell(lab: Lab, result: Result) -> None:
         text.say(f"{lab.name} is up: {size} in {spent}")
         text.say("next: vxlab verify · vxlab status · vxlab shell · vxlab teardown")
         return
-    text.say(f"{lab.name} is up; repaired in {spent}:")
-    for change in result.changes:
-        text.say(f"  {change.node:<8} {change.reason:<50} {change.op}")
+    count = text.plural(len(result.changes), "change")
+    text.say(f"{lab.name} is up; repaired with {count} in {spent}:")
+    rows = [[c.node, c.step, c.reason] for c in result.changes]
+    text.say(text.table(rows))
 
 
 def _as_json(lab: Lab, result: Result, progress: Progress) -> dict[str, object]:

@@ -12,6 +12,8 @@ from vxlab.engine.verify import Answered, verdict
 from vxlab.errors import JournalError
 from vxlab.report import text
 
+_WIDEST = 24  # columns for the place of a finding
+_BAD = 12
 _SHOWN = 4  # findings of a check that is good; all of one that is not
 
 
@@ -21,32 +23,38 @@ def show(answers: Sequence[Answered], *, every: bool) -> None:
     Args:
         every: show all findings.
     """
-    width = max((len(f.where) for a in answers for f in a.findings), default=0)
     for answer in answers:
         text.say(f"{text.mark(answer.ok)} {text.style(answer.check.question, 'bold')}")
         shown = _chosen(answer.findings, every)
+        width = max(len(f.where) for f in shown)
         for finding in shown:
-            _finding(finding, min(width, 36))
+            _finding(finding, width)
         left = len(answer.findings) - len(shown)
         if left:
-            text.say(text.style(f"    and {left} more like these (-v shows all)", "dim"))
+            good = sum(f.ok is True for f in answer.findings)
+            kind = f"{left} more" if answer.ok or left > good else f"{left} good"
+            text.say(text.style(f"    and {kind} (-v shows all)", "dim"))
 
 
 def _chosen(findings: Sequence[Finding], every: bool) -> list[Finding]:
-    if every or len(findings) <= _SHOWN:
-        return list(findings)
     bad = [f for f in findings if not f.ok]
-    return bad or list(findings[: _SHOWN - 1])
+    if every or (len(findings) <= _SHOWN and not bad):
+        return list(findings)
+    return bad[:_BAD] or list(findings[: _SHOWN - 1])
 
 
 def _finding(finding: Finding, width: int) -> None:
     colour = text.MARKS[finding.ok][2]
+    columns = shutil.get_terminal_size((10_000, 24)).columns
     lead = f"    {finding.where:<{width}}  "
-    seen = text.wrapped(finding.seen, len(lead), shutil.get_terminal_size((10_000, 24)).columns)
+    if width > _WIDEST:  # two containers: the evidence goes on a line of its own
+        text.say(lead.rstrip())
+        lead = "      "
+    indent = " " * len(lead)
+    seen = text.wrapped(finding.seen, len(lead), columns)
     text.say(lead + (seen if finding.ok else text.style(seen, colour)))
-    indent = " " * (4 + width + 2)
     if finding.wanted and not finding.ok:
-        text.say(f"{indent}wanted: {finding.wanted}")
+        text.say(f"{indent}wanted: {text.wrapped(finding.wanted, len(lead) + 8, columns)}")
     if finding.fix:
         text.say(f"{indent}fix: {finding.fix}")
 
