@@ -19,9 +19,10 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
         wanted |= {c.name: state.machines.get(c.name) for c in node.containers}
         dead = [name for name, process in wanted.items() if process is None or not process.alive]
         if dead:
-            yield Finding(
-                CODE, node.name, False, f"not running: {', '.join(dead)}", "all running", "vxlab up"
-            )
+            seen = f"not running: {', '.join(dead)}"
+            log = next((name for name in dead if name in ("etcd", "flannel")), None)
+            fix = f"vxlab logs {log} --node {node.name} says why; vxlab up" if log else "vxlab up"
+            yield Finding(CODE, node.name, False, seen, "all running", fix)
         else:
             shown = ", ".join(f"{name} {_pid(process)}" for name, process in wanted.items())
             yield Finding(CODE, node.name, True, shown)

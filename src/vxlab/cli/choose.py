@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+from click.shell_completion import CompletionItem
+
 from vxlab import journal
 from vxlab.errors import UsageError
 from vxlab.journal import LabDirectory
 
 #: The name of the lab that `vxlab up` builds when it is given none.
 DEFAULT = "talk"
+
+
+def complete_lab(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """The labs that exist, and files, for the shell's completion."""
+    names = [CompletionItem(n) for n in journal.names() if n.startswith(typed)]
+    return [*names, CompletionItem(typed, type="file")]
+
+
+def complete_place(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """The nodes and containers of the lab, for the shell's completion."""
+    from vxlab.engine.running import stored_lab
+
+    chosen = directory(ctx.params.get("lab"))
+    lab = stored_lab(chosen) if chosen.exists() else None
+    if lab is None:
+        return []
+    names = [*(node.name for node in lab.nodes), *(c.name for c in lab.containers)]
+    return [CompletionItem(name) for name in names if name.startswith(typed)]
 
 
 def looks_like_file(text: str) -> bool:

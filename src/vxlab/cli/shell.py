@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import click
 
-from vxlab.cli import where
+from vxlab.cli import choose, where
 
 
 @click.command("shell")
-@click.argument("place", metavar="[NODE|CONTAINER]", required=False)
+@click.argument(
+    "place",
+    metavar="[NODE|CONTAINER]",
+    required=False,
+    shell_complete=choose.complete_place,
+)
 @click.option("--lab", help="Which lab; default: the only one.")
 def command(place: str | None, lab: str | None) -> None:
     """Open a shell in a node or container (default: the first container).

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("status")
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=choose.complete_lab)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(lab: str | None, as_json: bool) -> None:
     """Show LAB's nodes, containers, addresses, VTEPs and daemons, and what drifted.

@@ -9,7 +9,7 @@ from vxlab.report import text
 
 
 @click.command("teardown")
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=choose.complete_lab)
 @click.option("--all", "every", is_flag=True, help="Take all labs away.")
 @click.option("--force", is_flag=True, help="Also where the lab's journal cannot be read.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("up")
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=choose.complete_lab)
 @click.option("--nodes", type=click.IntRange(1, 1000), help="How many nodes the talk's lab gets.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every operation.")

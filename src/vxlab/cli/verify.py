@@ -15,7 +15,7 @@ _EXIT = {True: 0, False: 1, None: 2}
 
 
 @click.command("verify")
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=choose.complete_lab)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write a JUnit XML file, too.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every finding, not the first few.")
@@ -31,8 +31,9 @@ def command(lab: str | None, as_json: bool, junit: Path | None, verbose: bool) -
     begun = time.monotonic()
     running = Running.attach(choose.directory(lab))
     try:
-        answers = verify(running)
+        answers = verify(running, text.doing)
     finally:
+        text.doing("")
         running.close()
     spent = time.monotonic() - begun
     name = running.site.lab.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -45,23 +45,33 @@ def verdict(oks: Iterator[bool | None]) -> bool | None:
     return False if False in seen else None if None in seen else True
 
 
-def verify(running: Running) -> list[Answered]:
-    """Ask every check about a lab that is up; checks that do not concern it say nothing."""
-    evidence = gather(running)
+def verify(running: Running, tell: Callable[[str], None]) -> list[Answered]:
+    """Ask every check about a lab that is up; checks that do not concern it say nothing.
+
+    Args:
+        running: the lab.
+        tell: is told what is being done, for those who wait.
+    """
+    evidence = gather(running, tell)
     answered = [Answered(check, tuple(check.answer(evidence))) for check in CHECKS]
     return [a for a in answered if a.findings]
 
 
-def gather(running: Running) -> Evidence:
+def gather(running: Running, tell: Callable[[str], None]) -> Evidence:
     """Look at the nodes and at etcd, ping between all containers, capture on the underlay."""
     lab = running.site.lab
+    tell(f"reading {len(lab.nodes)} nodes")
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(client.load)  # takes a while; the nodes are read meanwhile
         states = running.states()
         loading.result()
     version, error, keys = _ask_etcd(running, states)
     places = list(_places(running, states))
-    reached = _ping(places, states)
+    tell(f"pinging between {len(places)} containers")
+    reached = _ping(places)
+    tell("trying the MTU's edge")
+    edges = tuple(_edges(lab, places))
+    tell("capturing on the underlay")
     return Evidence(
         lab=lab,
         states=states,
@@ -71,7 +81,7 @@ def gather(running: Running) -> Evidence:
         leases=leases(keys),
         gateways={a: r for (a, b), r in reached.items() if b == _GATEWAY},
         pairs={(a, b): r for (a, b), r in reached.items() if b != _GATEWAY},
-        edges=tuple(_edges(lab, places)),
+        edges=edges,
         wire=tuple(_capture(running, places)),
     )
 
@@ -115,7 +125,7 @@ def _places(running: Running, states: States) -> Iterator[_Place]:
             yield _Place(container, endpoint, str(state.subnet_env.subnet.ip))
 
 
-def _ping(places: list[_Place], states: States) -> dict[tuple[str, str], Reached]:
+def _ping(places: list[_Place]) -> dict[tuple[str, str], Reached]:
     """Every container to every other one and to its gateway, all in flight at once."""
     live = [p for p in places if p.endpoint.netns]
     gateways = [Endpoint(f"{p.endpoint.name} gateway", p.gateway, "") for p in live]

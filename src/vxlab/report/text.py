@@ -47,6 +47,12 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def doing(words: str) -> None:
+    """What is being done, on a line that the next one replaces; only on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{words}{'...' if words else ''}", end="", file=sys.stderr, flush=True)
+
+
 def dump(value: Any) -> None:
     """The command's whole output as one JSON document."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
