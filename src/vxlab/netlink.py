@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ KINDS: tuple[type[Op], ...] = (
     ops.AddRoute,
     ops.DelRoute,
     ops.AddNeighbours,
+    ops.SetSysctl,
 )
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if.h
@@ -91,16 +93,17 @@ class Netlink:
     """An rtnetlink socket inside one network namespace.
 
     Args:
-        netns: the namespace's file, such as ``/proc/PID/ns/net``.
+        proc: the /proc directory of a process there; its namespace and its own /proc are used.
         where: its name in error messages.
     """
 
-    def __init__(self, netns: str, where: str) -> None:
-        self.netns = netns
+    def __init__(self, proc: str, where: str) -> None:
+        self.proc = proc
+        self.netns = f"{proc}/ns/net"
         self.where = where
         self._messages = _messages()
         self._sequence = 0
-        self._socket, self._ioctl = in_netns(netns, self._open)
+        self._socket, self._ioctl = in_netns(self.netns, self._open)
 
     @staticmethod
     def _open() -> tuple[socket.socket, socket.socket]:
@@ -128,13 +131,23 @@ class Netlink:
             OperationError: one was refused. Those after it in the same buffer were not undone.
         """
         for batch in self._batches(todo):
-            self._send(batch, peers, done)
+            if isinstance(batch[0], ops.SetSysctl):
+                self._sysctl(batch[0])
+                done(batch[0])
+            else:
+                self._send(batch, peers, done)
 
     def _batches(self, todo: Sequence[Op]) -> Iterator[list[Op]]:
         """Cut where an operation needs the index of an interface made just before it."""
         batch: list[Op] = []
         fresh: set[str] = set()
         for op in todo:
+            if isinstance(op, ops.SetSysctl):  # a file, not a message: in its place, by itself
+                if batch:
+                    yield batch
+                yield [op]
+                batch, fresh = [], set()
+                continue
             needs = {getattr(op, "master", ""), getattr(op, "dev", "")}
             if isinstance(op, ops.AddAddress | ops.DelAddress | ops.AddNeighbours):
                 needs.add(op.name)
@@ -166,6 +179,15 @@ class Netlink:
             for fd in opened:
                 os.close(fd)
         self._acknowledged(batch, first, done)
+
+    def _sysctl(self, op: ops.SetSysctl) -> None:
+        """Write the value; /proc/sys/net shows the network namespace of the thread that looks."""
+        # Its own /proc: the caller's may be read-only, as in many containers.
+        path = Path(f"{self.proc}/root/proc/sys/{op.key.replace('.', '/')}")
+        try:
+            in_netns(self.netns, lambda: path.write_text(op.value))
+        except OSError as error:
+            raise self._refused(op, error.strerror or str(error)) from None
 
     def _acknowledged(self, batch: list[Op], first: int, done: Callable[[Op], None]) -> None:
         pending = len(batch)

@@ -19,41 +19,42 @@ from vxlab.state import RECORDS
 #: PID namespace is its PID 1, and with PID 1 the namespace ends. It ignores SIGCHLD, so that the
 #: kernel reaps the orphans that it inherits; neither dash nor busybox passes an ignored SIGCHLD
 #: on, so GNU env does it. Its stdout stays the pipe until it is ready, so that `$(...)` waits.
+#: The inner shell is busybox: its own mount and hostname cost no further program.
 PRELUDE = f"""\
 export LC_ALL=C
 R={RECORDS}
-mkdir -p $R/machines $R/daemons
+[ -d $R/daemons ] || mkdir -p $R/machines $R/daemons
 pid() {{ read -r p _ <"$R/machines/$1" && echo "$p"; }}
 born() {{ s=; {{ read -r s <"/proc/$1/stat"; }} 2>/dev/null; s=${{s##*) }}; set -- $s
   [ "${{1:-Z}}" != Z ] && echo "${{20}}"; }}
 record() {{ t=$(born "$3") || {{ echo "$2 ended at once" >&2; return 1; }}
   printf '%s %s\\n%s\\n' "$3" "$t" "${{4:-}}" >"$R/$1/$2"; }}
 daemon() {{ n=$1; l=$2; w=$3; c=$4; shift 4
-  mkdir -p "$w"; cd "$w" || return 1
+  [ -d "$w" ] || mkdir -p "$w"; cd "$w" || return 1
   setsid "$@" >>"$l" 2>&1 </dev/null &
   record daemons "$n" $! "$c"; }}
 stop() {{ f=$R/$1/$2; [ -r "$f" ] || return 0; read -r q t <"$f"; n=0; g=$3
   while [ "$(born "$q")" = "$t" ]; do kill -s "$g" "$q" || return 1
     n=$((n + 1)); [ $n -lt 250 ] || g=KILL; sleep 0.02; done
   rm -f "$f"; }}
-start_node() {{ rm -rf "$3"; mkdir -p "$3/run" "$3/log" || return 1
-  p=$(unshare --mount --uts --ipc --net --pid --propagation slave sh -c '
-    {{ "$1" hostname "$2" && "$1" mount --bind "$3/run" /run &&
-      {{ [ -L /var/run ] || "$1" mount --bind "$3/run" /var/run; }} &&
-      "$1" mount --bind "$3/log" /var/log && "$1" mount --bind "$4" /etc/hosts &&
-      "$1" mount -t proc proc /proc && {{ "$1" mount -t sysfs sysfs /sys 2>/dev/null || :; }} &&
-      exec env --ignore-signal=CHLD "$1" sleep 2147483647 </dev/null >/dev/null 2>&1; }} &
+start_node() {{ [ ! -e "$3" ] || rm -rf "$3"; mkdir -p "$3/run" "$3/log" || return 1
+  p=$(unshare --mount --uts --ipc --net --pid --propagation slave "$1" sh -c '
+    {{ hostname "$2" && mount --bind "$3/run" /run &&
+      {{ [ -L /var/run ] || mount --bind "$3/run" /var/run; }} &&
+      mount --bind "$3/log" /var/log && mount --bind "$4" /etc/hosts &&
+      mount -t proc proc /proc && {{ mount -t sysfs sysfs /sys 2>/dev/null || :; }} &&
+      exec /usr/bin/env --ignore-signal=CHLD "$1" sleep 2147483647 </dev/null >/dev/null 2>&1; }} &
     echo $!' sh "$@") && record machines "$2" "$p"; }}
-start_container() {{
-  (umask 022; mkdir -p "$3/bin" "$3/dev" "$3/etc" "$3/proc" "$3/root" "$3/tmp" "$3/var"
-   echo root:x:0:0:root:/root:/bin/sh >"$3/etc/passwd"; echo root:x:0: >"$3/etc/group"
-   echo "127.0.0.1 localhost" >"$3/etc/hosts"; echo "$2" >"$3/etc/hostname") || return 1
-  p=$(unshare --mount --uts --ipc --net --pid --user --map-root-user --propagation slave sh -c '
-    {{ b=$1/busybox; "$b" hostname "$2" && "$b" mount --bind "$1" "$3/bin" &&
-      "$b" mount -o remount,bind,ro "$1" "$3/bin" && "$b" mount --rbind /dev "$3/dev" &&
-      "$b" mount -t proc proc "$3/proc" && k=/proc/sys/net/ipv6/conf/all/disable_ipv6 &&
+start_container() {{ mkdir -p "$3" || return 1
+  p=$(unshare --mount --uts --ipc --net --pid --user --map-root-user --propagation slave \\
+    "$1/busybox" sh -c '
+    {{ umask 022; cd "$3" && mkdir -p bin dev etc proc root tmp var && hostname "$2" &&
+      echo root:x:0:0:root:/root:/bin/sh >etc/passwd && echo root:x:0: >etc/group &&
+      echo "127.0.0.1 localhost" >etc/hosts && echo "$2" >etc/hostname &&
+      mount --bind "$1" bin && mount -o remount,bind,ro "$1" bin && mount --rbind /dev dev &&
+      mount -t proc proc proc && k=/proc/sys/net/ipv6/conf/all/disable_ipv6 &&
       {{ ! [ -w $k ] || echo "$4" >$k; }} &&
-      exec env --ignore-signal=CHLD "$b" chroot "$3" /bin/busybox sleep 2147483647 \\
+      exec /usr/bin/env --ignore-signal=CHLD "$1/busybox" chroot . /bin/busybox sleep 2147483647 \\
         </dev/null >/dev/null 2>&1; }} &
     echo $!' sh "$@") && record machines "$2" "$p"; }}
 """

@@ -206,7 +206,7 @@ def parse(output: str) -> State:
         raise SnapshotError("the output ends before the program did")
     try:
         return _state(sections)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"cannot read the snapshot: {error}") from error
 
 
@@ -301,8 +301,13 @@ def _process(line: str) -> Process:
 
 
 def parse_subnet_env(text: str) -> SubnetEnv | None:
-    """The lease in flannel's ``subnet.env``, or None while the file is missing or half written."""
+    """The lease in flannel's ``subnet.env``, or None while the file is missing or half written.
+
+    flannel writes FLANNEL_IPMASQ last (``WriteSubnetFile``): with it what comes before is whole.
+    """
     pairs = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    if "FLANNEL_IPMASQ" not in pairs:
+        return None
     try:
         return SubnetEnv(
             network=IPv4Network(pairs["FLANNEL_NETWORK"]),

@@ -17,13 +17,15 @@ from vxlab.errors import DaemonError, OperationError, UsageError
 from vxlab.journal import LabDirectory
 from vxlab.lab import Node
 from vxlab.nodes.local import World
-from vxlab.ops import Op, PutKey, StartNode, pending
+from vxlab.ops import Op, PutKey, StartNode, cleared, pending
 from vxlab.state import SUBNET_ENV, State, SubnetEnv, parse_proc_route, parse_subnet_env
 from vxlab.steps import BY_NAME, etcd, flannel, node, overlay
 from vxlab.steps.site import SWITCH, Site
 
 #: flannel picks a subnet at random; that many lost races in a row do not happen by chance.
 _TRIES = 20
+_INTERVAL = 0.005  # seconds between two looks; a look is a file or two
+_ALIVE_EVERY = 10  # looks; asking whether a daemon lives costs more than looking for its file
 _PATIENCE = 60.0  # seconds until a daemon that is still alive counts as stuck
 
 #: The steps of one node, in the order that lets etcd boot meanwhile.
@@ -184,7 +186,7 @@ class _Build:
             self.states[member.name] = State()
             self.new.add(member.name)
         why = dict(reasons)
-        todo = [each for op, _ in reasons for each in (*op.clears(before), op)]
+        todo = cleared((op for op, _ in reasons), before)
         undo = [back for op in reversed(todo) for back in op.undo(before)]
         self.running.directory.append_undo(place, undo)
 
@@ -210,7 +212,7 @@ class _Build:
     def _await(self, condition: Callable[[], bool], what: str, where: str) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not condition():
-            if self._stop.wait(0.002):
+            if self._stop.wait(_INTERVAL):
                 raise _Stopped
             if time.monotonic() > deadline:
                 raise DaemonError(f"waited {_PATIENCE:g} s for {what}", where=where)
@@ -228,13 +230,16 @@ class _Build:
         """Wait for subnet.env; a flanneld that lost the race for its subnet is started again."""
         target = self.running.nodes[member.name]
         lease: SubnetEnv | None = None
-        tries = 0
+        tries = looks = 0
 
         def leased() -> bool:
-            nonlocal lease, tries
+            nonlocal lease, tries, looks
+            looks += 1
             lease = parse_subnet_env(target.read(SUBNET_ENV) or "")
-            if lease is not None or target.alive("flannel"):
-                return lease is not None
+            if lease is not None:
+                return True
+            if looks % _ALIVE_EVERY or target.alive("flannel"):
+                return False
             log = target.read(flannel.LOG) or ""
             tries += 1
             if tries > _TRIES or flannel.LOST_RACE not in log[-2000:]:

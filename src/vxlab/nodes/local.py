@@ -37,9 +37,8 @@ MARK = "VXLAB_WORLD"
 # killed before, the pipe ends and so does the holder. It keeps stdout until it is ready.
 _HOLDER = f"""
 exec 3<&0 2>&1
-{{ read -r go <&3 && "$1" hostname {SWITCH} && "$1" mount --bind "$2/run" /run &&
-  "$1" mount -t proc proc /proc &&
-  exec env --ignore-signal=CHLD {MARK}="$3" "$1" sleep 2147483647 </dev/null >/dev/null 2>&1 3<&-
+{{ read -r go <&3 && hostname {SWITCH} && mount --bind "$2/run" /run &&
+  mount -t proc proc /proc && exec /usr/bin/env --ignore-signal=CHLD {MARK}="$3" "$1" sleep 2147483647 </dev/null >/dev/null 2>&1 3<&-
 }} &
 echo $!
 """
@@ -67,7 +66,7 @@ class World:
         (files / "run").mkdir(parents=True, exist_ok=True)
         user = ["--user", "--map-root-user"] if os.geteuid() else []
         flags = ["--mount", "--uts", "--ipc", "--net", "--pid", "--propagation", "slave"]
-        command = ["unshare", *user, *flags, "sh", "-c", _HOLDER, "sh"]
+        command = ["unshare", *user, *flags, busybox, "sh", "-c", _HOLDER, "sh"]
         with subprocess.Popen(
             [*command, busybox, str(files), str(directory.path)],
             stdin=subprocess.PIPE,
@@ -219,7 +218,7 @@ class LocalNode:
             if socket is None:
                 proc = self.inside(ns) if ns else self.proc
                 where = f"{self.name}/{ns}" if ns else self.name
-                socket = self._sockets[ns] = netlink.Netlink(f"{proc}/ns/net", where)
+                socket = self._sockets[ns] = netlink.Netlink(proc, where)
             peers = {
                 op.peer_ns: f"{self.inside(op.peer_ns)}/ns/net"
                 for op in group
