@@ -17,9 +17,7 @@ from pathlib import Path
 
 from vxlab import binaries
 from vxlab.errors import MissingError
-
-#: Where nodes look for programs; an ordinary user's PATH often lacks the sbin directories.
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from vxlab.script import PATH
 
 TIMEOUT = 10.0  # seconds, for all tries together; they take a tenth of one
 

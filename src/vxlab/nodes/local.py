@@ -25,7 +25,7 @@ from vxlab.steps.site import SWITCH
 
 #: What nodes inherit: nothing of the caller's environment, which may hold secrets.
 ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": script.PATH,
     "HOME": "/root",
     "LC_ALL": "C",
 }
@@ -38,8 +38,9 @@ MARK = "VXLAB_WORLD"
 _HOLDER = f"""
 exec 3<&0 2>&1
 {{ read -r go <&3 && hostname {SWITCH} && mount --bind "$2/run" /run &&
-  mount -t proc proc /proc && exec /usr/bin/env --ignore-signal=CHLD {MARK}="$3" "$1" sleep 2147483647 </dev/null >/dev/null 2>&1 3<&-
-}} &
+  mount -t proc proc /proc &&
+  exec /usr/bin/env --ignore-signal=CHLD {MARK}="$3" "$1" sleep 2147483647 </dev/null >/dev/null \\
+    2>&1 3<&-; }} &
 echo $!
 """
 
