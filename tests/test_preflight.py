@@ -14,6 +14,7 @@ import pytest
 
 from vxlab import preflight
 from vxlab.preflight import Finding
+from vxlab.script import PATH
 
 REPORT = """\
 import dataclasses, json
@@ -38,15 +39,15 @@ def kernel_part(findings: list[Finding]) -> dict[str, bool | None]:
 def shadow(directory: Path, program: str, script: str) -> str:
     """A PATH on which a fake program hides the real one; in `script`, $real is the real one."""
     fake = directory / program
-    real = shutil.which(program, path=preflight.PATH)
+    real = shutil.which(program, path=PATH)
     fake.write_text(f"#!/bin/sh\nreal={real}\n{script}")
     fake.chmod(0o755)
-    return f"{directory}:{preflight.PATH}"
+    return f"{directory}:{PATH}"
 
 
 def path_without(directory: Path, *missing: str) -> str:
     """A PATH with every program of this machine but some."""
-    for place in reversed(preflight.PATH.split(":")):
+    for place in reversed(PATH.split(":")):
         for file in Path(place).glob("*"):
             link = directory / file.name
             link.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from vxlab.errors import OperationError
 from vxlab.ops import Op
 from vxlab.state import RECORDS
 
-#: Where programs are looked for on a node; an ordinary user's PATH often lacks the sbin directories.
+#: Where nodes look for programs; an ordinary user's PATH often lacks the sbin directories.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: The functions that `Op.shell` texts call.
