@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
+from vxlab import etcd as client
 from vxlab.engine.events import Emit, OpDone, StepFinished, StepStarted, Told
 from vxlab.engine.running import WORKERS, Running, save, stored_lab
 from vxlab.errors import DaemonError, OperationError, UsageError
@@ -30,8 +31,8 @@ _PATIENCE = 60.0  # seconds until a daemon that is still alive counts as stuck
 
 #: The steps of one node, in the order that lets etcd boot meanwhile.
 _BEFORE_ETCD = ("node", "underlay")
-_WHILE_ETCD_BOOTS = ("container", "veth", "mtu")
-_WITH_A_LEASE = ("address", "bridge", "route", "forwarding")
+_WHILE_ETCD_BOOTS = ("container", "veth", "mtu", "forwarding")
+_WITH_A_LEASE = ("address", "bridge", "route")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,18 @@ class _Build:
         self.states: dict[str, State] = dict.fromkeys((SWITCH, *running.nodes), State())
         if not fresh:
             self.states.update(running.states(keys=True))
-        self._etcd_started = threading.Event()
         self._configured = threading.Event()
         self._stop = threading.Event()
 
     def run(self) -> None:
-        self._step("switch", self.lab.nodes[0])
         first = self.lab.etcd_node
+        # etcd's client takes longer to load than etcd to boot: both go on while the rest is built.
+        loading = threading.Thread(target=client.load)
+        loading.start()
+        self._step("switch", self.lab.nodes[0])
+        for name in _BEFORE_ETCD:
+            self._step(name, first)
+        self._step("etcd", first, self._etcd_is_alive)
         order = [first, *(n for n in self.lab.nodes if n is not first)]
         self._parallel(self._build_node, order, beside=self._configure)
         self._parallel(self._converge, order)
@@ -125,12 +131,8 @@ class _Build:
                 raise error
 
     def _build_node(self, member: Node) -> None:
-        for name in _BEFORE_ETCD:
-            self._step(name, member)
-        if member.name == self.lab.etcd.node:
-            self._step("etcd", member, self._etcd_is_alive)
-            self._etcd_started.set()
-        for name in _WHILE_ETCD_BOOTS:
+        before = () if member.name == self.lab.etcd.node else _BEFORE_ETCD
+        for name in (*before, *_WHILE_ETCD_BOOTS):
             self._step(name, member)
         self._await(self._configured.is_set, "etcd's configuration", member.name)
         self._step("flannel", member, self._await_lease)
@@ -140,10 +142,6 @@ class _Build:
     def _configure(self) -> None:
         """Wait for etcd and give it flannel's configuration, while the nodes are being built."""
         member = self.lab.etcd_node
-        from vxlab import etcd as client
-
-        client.load()  # a tenth of a second, while etcd boots
-        self._await(self._etcd_started.is_set, "etcd's start", member.name)
         begun = time.monotonic()
         self.emit(StepStarted("config", member.name))
         try:

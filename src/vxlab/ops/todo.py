@@ -25,7 +25,8 @@ def pending(todo: Iterable[Op], state: State) -> list[tuple[Op, str]]:
     for op in todo:
         reason = op.holds(state)
         if reason is None and (lost := _needs(op) & anew):
-            reason = f"{' and '.join(sorted(name or ns for ns, name in lost))} is made anew"
+            ns, name = min(lost)  # the machine before what is in it
+            reason = f"{name or ns} is made anew"
         if reason is not None:
             anew |= _makes(op)
             found.append((op, reason))
