@@ -11,11 +11,12 @@ import functools
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -25,12 +26,15 @@ from bare_machine import real_busybox
 from vxlab import netlink, rootfs, script
 from vxlab.engine.down import end
 from vxlab.journal import LabDirectory
+from vxlab.lab import Lab
 from vxlab.netlink import Netlink
 from vxlab.nodes.local import ENVIRONMENT, LocalNode, World
 from vxlab.ops import Op, StartContainer, StartNode
-from vxlab.steps.site import SWITCH
+from vxlab.steps.node import hosts
+from vxlab.steps.site import SWITCH, Site
 
 P = ParamSpec("P")
+CarryOut = Callable[[LocalNode, Sequence[Op], Callable[[Op], None]], None]
 
 
 def _refused() -> str:
@@ -124,29 +128,37 @@ class Place:
     directory: LabDirectory
     busybox: str
     programs: str
-    made: list[LocalNode] = field(default_factory=list)
 
     def enter(self) -> LocalNode:
         """Enter the world, in a child; the switch."""
         self.world.enter()
         return LocalNode(SWITCH, "", self.world.proc)
 
-    @property
-    def hosts(self) -> Path:
-        """The file that nodes see as /etc/hosts."""
-        return self.directory.path / "hosts"
-
     def start_node(self, name: str) -> StartNode:
         return StartNode(
             name=name,
             directory=str(self.directory.node(name)),
-            hosts=str(self.hosts),
+            hosts=str(self.directory.path / "hosts"),
             busybox=self.busybox,
         )
 
     def start_container(self, name: str) -> StartContainer:
         root = f"/run/container-demo/{name}"
         return StartContainer(name=name, root=root, programs=self.programs, ipv6=False)
+
+    def site(self, lab: Lab, directory: str) -> Site:
+        """What steps plan with; the daemons' programs are not there."""
+        Path(directory).mkdir(exist_ok=True)
+        site = Site(
+            lab=lab,
+            directory=directory,
+            etcd="/nowhere/etcd",
+            flanneld="/nowhere/flanneld",
+            busybox=self.busybox,
+            programs=self.programs,
+        )
+        Path(directory, "hosts").write_text(hosts(site))
+        return site
 
     def node(self, name: str, *containers: str) -> LocalNode:
         """A fresh node in the entered world, with containers; IPv6 is off, as in a lab."""
@@ -187,7 +199,7 @@ def place(directory: LabDirectory, programs: Path) -> Place:
     return Place(World.start(directory, busybox), directory, busybox, str(programs))
 
 
-# --- both ways to carry operations out --------------------------------------------------------------
+# --- both ways to carry operations out ------------------------------------------------------------
 
 
 def ignore(op: Op) -> None:
@@ -212,7 +224,7 @@ def by_script(node: LocalNode, todo: Sequence[Op], done: Callable[[Op], None] = 
     script.judge(node.name, todo, completed.out + completed.err, done)
 
 
-# --- what a node looks like, raw --------------------------------------------------------------------
+# --- what a node looks like, raw ------------------------------------------------------------------
 
 _LOOK = """\
 ip -j -d link show; ip -j -d addr show; ip -j -d route show table all; ip -j -d neigh show
@@ -227,8 +239,8 @@ _TIMERS = frozenset(
     }
 )
 
-#: MACs that are the same everywhere.
-_FIXED_MACS = ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff")
+#: A MAC address; in a bridge's id iproute2 leaves out leading zeros.
+_MAC = re.compile(r"\b[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){5}\b")
 
 Raw = dict[str, list[Any]]
 
@@ -246,20 +258,30 @@ def raw(node: LocalNode, *, macs: bool = True) -> Raw:
     }
     looks = {where: node.run([*enter, "sh", "-c", _LOOK]) for where, enter in places.items()}
     assert [look.err for look in looks.values() if look.err] == []
-    texts = {where: look.out for where, look in looks.items()}
+    texts = {where: _MAC.sub(_padded, look.out) for where, look in looks.items()}
     if not macs:
         texts = _named_macs(texts)
-    return {where: [_plain(json.loads(x)) for x in text.splitlines()] for where, text in texts.items()}
+    return {
+        where: [_plain(json.loads(x)) for x in text.splitlines()] for where, text in texts.items()
+    }
+
+
+def _padded(mac: re.Match[str]) -> str:
+    return ":".join(byte.zfill(2) for byte in mac[0].split(":"))
 
 
 def _named_macs(texts: dict[str, str]) -> dict[str, str]:
-    """Put an interface's name where its random MAC is: in bridge ids and FDB entries, too."""
+    """Put an interface's name where its random MAC is: in bridge ids and FDB entries, too.
+
+    A bridge takes the lowest MAC of its ports, so that this says the same of two bridges only if
+    they have no more than one port.
+    """
     names: dict[str, str] = {}
     for where, text in texts.items():
         for link in json.loads(text.splitlines()[0]):
             mac = link.get("address", "")
-            # The second bit: locally administered; vxlab's own begin with 02:00.
-            if mac and mac not in _FIXED_MACS and not mac.startswith("02:00"):
+            # lo has 00:00..., and vxlab's own begin with 02:00.
+            if mac and not mac.startswith(("00:00", "02:00")):
                 names.setdefault(mac, f"MAC of {where}/{link['ifname']}")
     for mac, name in names.items():
         texts = {where: text.replace(mac, name) for where, text in texts.items()}
@@ -273,3 +295,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return sorted((_plain(each) for each in value if each != {}), key=repr)
     return value
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """How two looks differ, a line each."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        pairs = [(key, one.get(key, "nothing"), other.get(key, "nothing")) for key in keys]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [(i, *both) for i, both in enumerate(zip(one, other, strict=True))]
+    else:
+        return [] if one == other else [f"{where}: {one} != {other}"]
+    return [line for key, *both in pairs for line in differences(*both, f"{where}/{key}")]
+
+
+def settled(compare: Callable[[], list[str]], seconds: float = 10.0) -> list[str]:
+    """What still differs when time is up; the kernel tells of a link's carrier with some delay."""
+    deadline = time.monotonic() + seconds
+    while (found := compare()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found

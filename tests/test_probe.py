@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from test_namespaces import Net, needs_root, overlay, switch
+from networks import Net, needs_root, overlay, switch
 from test_packet import ipv4
 from vxlab import packet
 from vxlab.namespaces import in_netns

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from test_namespaces import Net, namespaces, needs_root, overlay
+from networks import Net, namespaces, needs_root, overlay
 from test_packet import as_tshark, ethernet, tshark, vlan, write_pcap
 from vxlab.errors import OperationError
 from vxlab.namespaces import in_netns

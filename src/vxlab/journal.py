@@ -129,10 +129,28 @@ class LabDirectory:
                 raise self._busy() from None
             if self.path.exists() and os.path.samestat(os.fstat(lock), os.stat(self.path)):
                 self._lock = lock
+                self._mend()
                 (self.path / "owner").write_text(f"{command} (PID {os.getpid()})\n")
                 return
             os.close(lock)
         raise self._busy()
+
+    def _mend(self) -> None:
+        """Take the rest of an entry away that a full disk or a crash cut off.
+
+        Its change was not begun, and the next entry must not be written behind it.
+        """
+        if not self.journal.exists():
+            return
+        data = self.journal.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole == len(data):
+            return
+        if whole or self._header().startswith(data.decode(errors="replace")):
+            os.truncate(self.journal, whole)
+
+    def _header(self) -> str:
+        return json.dumps({"vxlab": _FORMAT, "lab": self.name}) + "\n"
 
     def _busy(self) -> BusyError:
         try:
@@ -154,13 +172,15 @@ class LabDirectory:
             sync: wait for the disk. What ends with a reboot anyway need not.
         """
         try:
-            new = not self.journal.exists()
+            new = not self.journal.exists() or not self.journal.stat().st_size
             fd = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                header = [{"vxlab": _FORMAT, "lab": self.name}] if new else []
-                lines = "".join(json.dumps(e) + "\n" for e in [*header, *entries]).encode()
+                header = self._header() if new else ""
+                size = os.fstat(fd).st_size
+                lines = (header + "".join(json.dumps(e) + "\n" for e in entries)).encode()
                 written = os.write(fd, lines)
                 if written != len(lines):
+                    os.ftruncate(fd, size)
                     raise OSError(28, "No space left on device")
                 if sync:
                     os.fsync(fd)
@@ -189,7 +209,9 @@ class LabDirectory:
             raise self._corrupt(str(error)) from None
         lines = text.splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
-            lines.pop()  # cut off by a kill while it was written: its change was not begun
+            cut = lines.pop()  # while it was written: its change was not begun
+            if not lines and not self._header().startswith(cut):
+                raise self._corrupt("it does not begin as a journal of this version does")
         try:
             entries = [json.loads(line) for line in lines]
         except ValueError as error:

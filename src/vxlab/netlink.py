@@ -55,7 +55,8 @@ _NETLINK_EXT_ACK, _NETLINK_CAP_ACK, _SOL_NETLINK = 11, 10, 270
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _IFF_UP = 1
 _SIOCGIFINDEX = 0x8933
-_RT_TABLE_MAIN, _RTPROT_BOOT, _SCOPE_UNIVERSE, _SCOPE_NOWHERE, _UNICAST = 254, 3, 0, 255, 1
+_RT_TABLE_MAIN, _RTPROT_BOOT, _UNICAST = 254, 3, 1
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 
 
 class _Messages(NamedTuple):
@@ -199,7 +200,8 @@ class Netlink:
                     pending -= 1
                     op = batch[sequence - first]
                     code = -struct.unpack_from("=i", data, 16)[0]
-                    if code:
+                    gone = code == errno.ENODEV and isinstance(op, ops.DelLink)
+                    if code and not gone:
                         raise self._refused(op, _said(code, data[:length], flags))
                     done(op)
                 data = data[(length + 3) & ~3 :]
@@ -284,7 +286,8 @@ class Netlink:
         message["family"] = socket.AF_INET
         message["table"] = _RT_TABLE_MAIN
         message["proto"] = _RTPROT_BOOT if adding else 0
-        message["scope"] = _SCOPE_UNIVERSE if adding else _SCOPE_NOWHERE
+        scope = _SCOPE_UNIVERSE if via else _SCOPE_LINK
+        message["scope"] = scope if adding else _SCOPE_NOWHERE
         message["type"] = _UNICAST if adding else 0
         attrs: list[tuple[str, Any]] = [("RTA_OIF", self._index(dev))]
         if via:

@@ -37,7 +37,8 @@ daemon() {{ n=$1; l=$2; w=$3; c=$4; shift 4
   setsid "$@" >>"$l" 2>&1 </dev/null &
   record daemons "$n" $! "$c"; }}
 stop() {{ f=$R/$1/$2; [ -r "$f" ] || return 0; read -r q t <"$f"; n=0; g=$3
-  while [ "$(born "$q")" = "$t" ]; do kill -s "$g" "$q" || return 1
+  while [ -n "$t" ] && [ "$(born "$q")" = "$t" ]; do
+    kill -s "$g" "$q" || [ "$(born "$q")" != "$t" ] || return 1
     n=$((n + 1)); [ $n -lt 250 ] || g=KILL; sleep 0.02; done
   rm -f "$f"; }}
 start_node() {{ [ ! -e "$3" ] || rm -rf "$3"; mkdir -p "$3/run" "$3/log" || return 1

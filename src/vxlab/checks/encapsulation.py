@@ -25,7 +25,7 @@ def _judge(lab: Lab, wire: WireSeen) -> Finding:
     wanted = _wanted(lab)
     if not wire.packets:
         lost = f"; the capture lost {wire.dropped} packets" if wire.dropped else ""
-        seen = f"no packet {wire.src} -> {wire.dst} was captured{lost}"
+        seen = wire.error or f"no packet {wire.src} -> {wire.dst} was captured{lost}"
         return Finding(CODE, where, None, seen, wanted)
     kinds = sorted({_describe(lab, p) for p in wire.packets})
     if wire.fragments:

@@ -68,6 +68,7 @@ class WireSeen:
     packets: tuple[Packet, ...]  # only those that carry src -> dst, in whatever wrapping
     fragments: int
     dropped: int  # by the capture
+    error: str = ""  # why nothing could be captured
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def _lab(lab: str | None, nodes: int | None) -> Lab:
         return labfile.load(Path(lab))
     from vxlab.engine.running import stored_lab
 
-    name = choose.directory(lab).name if lab else choose.DEFAULT
+    name = choose.directory(lab).name if lab is not None else choose.DEFAULT
     old = stored_lab(LabDirectory(name)) if LabDirectory(name).exists() else None
     if old is not None and nodes in (None, len(old.nodes)):
         return old

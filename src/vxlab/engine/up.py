@@ -87,6 +87,8 @@ class _Build:
         self.lab = running.site.lab
         self.emit = emit
         self.changes: list[OpDone] = []
+        self.fresh = fresh
+        self._keys: dict[str, str] = {}  # etcd's, once it is configured; unknown in a fresh lab
         # A machine that is made in this run is known to be empty: no need to look at it.
         self.new = {SWITCH, *running.nodes} if fresh else set[str]()
         self.states: dict[str, State] = dict.fromkeys((SWITCH, *running.nodes), State())
@@ -157,6 +159,8 @@ class _Build:
             assert isinstance(op, PutKey)  # noqa: S101
             self.running.etcd().put(op.key, op.value)
             self._changed(OpDone("config", member.name, op, reason))
+        if not self.fresh:
+            self._keys = self.running.etcd().keys()
         self.emit(StepFinished("config", member.name, time.monotonic() - begun, len(done)))
         self._configured.set()
 
@@ -169,10 +173,16 @@ class _Build:
         self.emit(StepStarted(name, member.name))
         step = BY_NAME[name]
         place = SWITCH if step.on in ("switch", "cables") else member.name
-        changes = self._apply(name, member, place, list(step.plan(self.site, member, self.states)))
+        plan = list(step.plan(self.site, member, self._known()))
+        changes = self._apply(name, member, place, plan)
         if ready is not None:
             ready(member)
         self.emit(StepFinished(name, member.name, time.monotonic() - begun, changes))
+
+    def _known(self) -> dict[str, State]:
+        """What the nodes look like, with etcd's keys as they are by now."""
+        name = self.lab.etcd.node
+        return {**self.states, name: replace(self.states[name], keys=self._keys)}
 
     def _apply(self, step: str, member: Node, place: str, plan: list[Op]) -> int:
         before = self.states[place]

@@ -177,10 +177,13 @@ def _capture(running: Running, places: list[_Place]) -> Iterator[WireSeen]:
     if not pairs:
         return
     with ExitStack() as stack:
-        sniffers = []
+        sniffers: list[Sniffer | OperationError] = []
         for a, _ in pairs:
             netns = f"{running.nodes[a.container.node].proc}/ns/net"
-            sniffers.append(stack.enter_context(Sniffer(netns, lab.underlay.interface)))
+            try:
+                sniffers.append(stack.enter_context(Sniffer(netns, lab.underlay.interface)))
+            except OperationError as error:  # a damaged node may have no such interface
+                sniffers.append(error)
         names = [(a.endpoint.name, b.endpoint.name) for a, b in pairs]
         size = lab.overlay_mtu - probe.ICMP_OVERHEAD
         probe.ping_all([p.endpoint for p in places], names, size=size, df=True)
@@ -188,12 +191,17 @@ def _capture(running: Running, places: list[_Place]) -> Iterator[WireSeen]:
             yield _seen(lab, a, b, sniffer)
 
 
-def _seen(lab: Lab, a: _Place, b: _Place, sniffer: Sniffer) -> WireSeen:
+def _seen(lab: Lab, a: _Place, b: _Place, sniffer: Sniffer | OperationError) -> WireSeen:
     """What a capture holds once the answers are back: the kernel queues before it sends."""
+    node, src, dst = a.container.node, a.endpoint.address, b.endpoint.address
     frames = []
-    while batch := sniffer.poll():
-        frames += batch
-    src, dst = a.endpoint.address, b.endpoint.address
+    try:
+        if isinstance(sniffer, OperationError):
+            raise sniffer
+        while batch := sniffer.poll():
+            frames += batch
+    except OperationError as error:
+        return WireSeen(node, src, dst, (), 0, 0, f"{error.message}: {error.detail}")
     peer = str(lab.node(b.container.node).address.ip)
     packets, fragments = [], 0
     for frame in frames:
@@ -205,7 +213,6 @@ def _seen(lab: Lab, a: _Place, b: _Place, sniffer: Sniffer) -> WireSeen:
             fragments += 1
         elif _carries(lab, packet, src, dst):
             packets.append(packet)
-    node = a.container.node
     return WireSeen(node, src, dst, tuple(packets), fragments, sniffer.dropped)
 
 

@@ -61,11 +61,12 @@ class AddRoute(Op):
     """Where packets for `dst` go next: to the gateway `via`, out of `dev`."""
 
     dst: str  # network/length or "default"
-    via: str
+    via: str  # empty: what `dst` names is on the link itself
     dev: str
 
     def argv(self) -> tuple[str, ...]:
-        return ("ip", "route", "add", self.dst, "via", self.via, "dev", self.dev)
+        via = ("via", self.via) if self.via else ()
+        return ("ip", "route", "add", self.dst, *via, "dev", self.dev)
 
     def holds(self, state: State) -> str | None:
         route = state.net_of(self.ns).route(self.dst)
@@ -128,7 +129,7 @@ class AddNeighbours(OnLink):
             f"neigh replace {address} lladdr {mac} dev {self.name} nud permanent"
             for address, mac in (entry.split() for entry in self.entries)
         )
-        return f"printf '%s\\n' {shlex.join(lines)} | ip -batch -"
+        return f"printf '%s\\n' {shlex.join(lines)} | {self.entering()}ip -batch -"
 
     def holds(self, state: State) -> str | None:
         net = state.net_of(self.ns)

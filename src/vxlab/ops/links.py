@@ -72,7 +72,7 @@ class AddVeth(NewLink):
         return ("ip", "link", "add", self.name, "type", "veth", *peer)
 
     def shell(self) -> str:
-        return f'{shlex.join(self.argv()[:-1])} "$(pid {self.peer_ns})"'
+        return f'{self.entering()}{shlex.join(self.argv()[:-1])} "$(pid {self.peer_ns})"'
 
     def holds(self, state: State) -> str | None:
         def judge(link: Link) -> str | None:

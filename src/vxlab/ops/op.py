@@ -33,8 +33,11 @@ class Op:
 
     def shell(self) -> str:
         """The shell text that carries the operation out on the node (see `vxlab.script`)."""
-        command = shlex.join(self.argv())
-        return f'nsenter -n -t "$(pid {self.ns})" {command}' if self.ns else command
+        return self.entering() + shlex.join(self.argv())
+
+    def entering(self) -> str:
+        """What `shell` begins with, to run its command in the network namespace `ns`."""
+        return f'nsenter -n -t "$(pid {self.ns})" ' if self.ns else ""
 
     def __str__(self) -> str:
         return (f"{self.ns}# " if self.ns else "") + shlex.join(self.argv())

@@ -15,6 +15,18 @@ LOG = "/var/log/flannel.log"
 LOST_RACE = "subnet already exists"
 
 
+def _forgotten(site: Site, node: Node, states: States) -> Iterator[str]:
+    """Whether etcd lost the node's lease: a running flanneld registers it at its start only.
+
+    Where etcd was not asked there are no keys at all, not even flannel's configuration.
+    """
+    keys = states[site.lab.etcd.node].keys
+    address = str(node.address.ip)
+    # A reservation (see `config`) has no backend yet: no flanneld has taken it over.
+    if keys and not any(f'"{address}"' in v and "BackendType" in v for v in keys.values()):
+        yield f"etcd has no lease for {address}"
+
+
 def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
     """flanneld is pointed at etcd and told which underlay address its node has.
 
@@ -28,5 +40,5 @@ def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
         f"--iface={site.lab.underlay.interface}",
     )
     # A flanneld does not put back what others take away: it has to be started again.
-    again = "; ".join(overlay.missing(site.lab, node, states))
+    again = "; ".join([*overlay.missing(site.lab, node, states), *_forgotten(site, node, states)])
     yield StartDaemon(name="flannel", command=command, log=LOG, again=again)

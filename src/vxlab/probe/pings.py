@@ -1,9 +1,7 @@
-"""Does every container reach every other one, and does the path carry exactly its MTU?
+"""Which places reach which: many pings at once, each answered by its own reply or by nothing.
 
 All probes of a round are in flight at once: one raw ICMP socket per source, made inside the
-source's network namespace, and one loop over all of them. A verdict needs positive evidence: a
-reply counts only for the very transmission whose random token it brings back, and what could not be
-probed is *not measured*, which is neither good nor bad.
+source's network namespace, and one loop over all of them.
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from ipaddress import IPv4Address
 from itertools import zip_longest
 
 from vxlab import packet
 from vxlab.namespaces import in_netns
+from vxlab.probe.sockets import raw_socket, received_ns, refused_mtu
 
 ICMP_OVERHEAD = 28  # IPv4 header and ICMP header: what `ping -s` does not count
 TOKEN = 8  # bytes; random, one per transmission
@@ -31,26 +29,14 @@ SMALLEST_SIZE = TOKEN
 #: ones do get lost on links that came up just before.
 PATIENCE = 1.5
 
+#: How the error of an unanswered probe begins.
+SILENCE = "no answer"
+
 _LARGEST_SIZE = 65535 - ICMP_OVERHEAD
-_RCVBUF = 4 << 20  # bytes
 _BURST = 32  # probes sent between two looks at the answers
 _LARGEST_HEADERS = 68  # bytes: IPv4 with all options, ICMP
 _LONGEST_ERROR = 600  # bytes; routers quote so that an ICMP error is 576 at most (RFC 1812)
 _BATCH = 256  # answers read from one socket before the others get their turn
-
-# Kernel constants that Python's socket module lacks (include/uapi: asm-generic/socket.h, in.h,
-# icmp.h).
-_SO_RCVBUFFORCE = 33
-_SO_TIMESTAMPNS = 35
-_SOL_RAW = 255
-_ICMP_FILTER = 1
-_IP_MTU_DISCOVER = 10
-_IP_RECVERR = 11
-_PMTUDISC_DONT = 0
-_PMTUDISC_PROBE = 3
-
-_TIMESPEC = struct.Struct("@ll")
-_EXTENDED_ERR = struct.Struct("@IBBBBII")  # struct sock_extended_err, linux/errqueue.h
 
 #: Errors of sendto that say "not now" instead of "not there".
 _TRANSIENT = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EINTR})
@@ -92,38 +78,6 @@ class Echo:
     measured: bool = True  # False: no probe could be sent, `error` says why
 
 
-class EdgeState(StrEnum):
-    """The verdict about an MTU edge."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A question: is `mtu` the largest IP packet, in bytes, that goes from `src` to `dst` whole?"""
-
-    src: Endpoint
-    dst: str  # IPv4
-    mtu: int
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeResult:
-    """Whether packets of exactly the MTU pass and those of one byte more do not.
-
-    `probes` holds what became of `mtu`, `mtu + 1` and again `mtu` bytes, as far as it was tried.
-    """
-
-    edge: Edge
-    state: EdgeState
-    reason: str  # empty when passed
-    stated_mtu: int | None = None  # bytes; what the refusal of mtu + 1 said
-    stated_by: str = ""  # the router's address; empty when it was the source's own kernel
-    probes: tuple[Echo, ...] = ()
-
-
 def ping_all(
     endpoints: Sequence[Endpoint],
     pairs: Iterable[tuple[str, str]] | None = None,
@@ -158,78 +112,10 @@ def ping_all(
         pairs = [(a.name, b.name) for a in endpoints for b in endpoints if a is not b]
     wanted = list(dict.fromkeys(pairs))
     probes = [(by_name[src], by_name[dst].address, size) for src, dst in wanted]
-    return dict(zip(wanted, _ping(probes, df, timeout, retries), strict=True))
+    return dict(zip(wanted, ping_round(probes, df, timeout, retries), strict=True))
 
 
-def edge(
-    endpoint: Endpoint, dst: str, mtu: int, *, timeout: float = PATIENCE, retries: int = 2
-) -> EdgeResult:
-    """Whether `mtu` is the edge from an endpoint to an address; see `edges`."""
-    return edges([Edge(endpoint, dst, mtu)], timeout=timeout, retries=retries)[0]
-
-
-def edges(
-    questions: Sequence[Edge], *, timeout: float = PATIENCE, retries: int = 2
-) -> list[EdgeResult]:
-    """Where the path's largest packet ends, as ``ping -M do`` with both sizes would say.
-
-    Three rounds, each on fresh sockets: `mtu` bytes pass, `mtu + 1` do not, `mtu` pass again. A
-    lost or refused packet in the middle says something about its size only when the packets
-    around it came back; otherwise the edge is not measured. The one exception: whoever refuses
-    the *first* packet and states a smaller MTU has disproved the edge.
-
-    Args:
-        questions: sources, destinations and MTUs in bytes.
-        timeout: seconds to wait in each round.
-        retries: how often an unanswered probe is sent again within the timeout.
-
-    Returns:
-        One result per question, in order.
-    """
-    fates: list[list[Echo]] = [[] for _ in questions]
-    open_ones = list(range(len(questions)))
-    for more in (0, 1, 0):
-        sizes = [questions[i].mtu + more - ICMP_OVERHEAD for i in open_ones]
-        probes = [
-            (questions[i].src, questions[i].dst, size)
-            for i, size in zip(open_ones, sizes, strict=True)
-        ]
-        for i, echo in zip(open_ones, _ping(probes, True, timeout, retries), strict=True):
-            fates[i].append(echo)
-        open_ones = [i for i in open_ones if more or fates[i][-1].ok]
-    return [_verdict(q, tuple(fate)) for q, fate in zip(questions, fates, strict=True)]
-
-
-def _verdict(question: Edge, fate: tuple[Echo, ...]) -> EdgeResult:
-    """What the probes of `mtu`, `mtu + 1` and `mtu` bytes prove together."""
-    mtu, first = question.mtu, fate[0]
-    if first.mtu is not None and first.mtu < mtu:
-        return EdgeResult(
-            question, EdgeState.FAILED, f"{mtu} bytes: {first.error}", first.mtu, first.router, fate
-        )
-    for probe, which in ((first, "first"), (fate[-1], "last")):
-        if not probe.ok:
-            reason = f"the {which} packet of {mtu} bytes did not come back: {probe.error}"
-            return EdgeResult(question, EdgeState.NOT_MEASURED, reason, probes=fate)
-    over = fate[1]
-    state, reason = EdgeState.FAILED, ""
-    if over.ok:
-        reason = f"{mtu + 1} bytes pass too"
-    elif over.mtu is not None:
-        if over.mtu == mtu:
-            state = EdgeState.PASSED
-        else:
-            reason = f"{mtu} bytes pass, yet {mtu + 1} get: {over.error}"
-    elif over.error.startswith(_SILENCE):
-        reason = f"{mtu + 1} bytes vanish without a word: a path MTU black hole"
-    else:
-        state, reason = EdgeState.NOT_MEASURED, f"{mtu + 1} bytes: {over.error}"
-    return EdgeResult(question, state, reason, over.mtu, over.router, fate)
-
-
-_Probe = tuple[Endpoint, str, int]  # source, destination address, ICMP data in bytes
-
-_SILENCE = "no answer"
+Probe = tuple[Endpoint, str, int]  # source, destination address, ICMP data in bytes
 _PATTERN = bytes(range(256)) * 256  # fills a probe behind its token
 
 
@@ -263,9 +149,19 @@ class _Flight:
         return str(self.address), 0
 
 
-def _ping(probes: Sequence[_Probe], df: bool, timeout: float, retries: int) -> list[Echo]:
-    """Send all probes, collect what comes back; one result per probe, in order."""
-    silence = Echo(False, error=f"{_SILENCE} within {timeout:g} s")
+def ping_round(probes: Sequence[Probe], df: bool, timeout: float, retries: int) -> list[Echo]:
+    """What becomes of pings that are all under way at the same time.
+
+    Args:
+        probes: source, destination address and ICMP data in bytes of each.
+        df: set the don't-fragment bit.
+        timeout: seconds to wait for answers once all is sent, resends included.
+        retries: how often an unanswered probe is sent again within the timeout.
+
+    Returns:
+        One result per probe, in order.
+    """
+    silence = Echo(False, error=f"{SILENCE} within {timeout:g} s")
     with _Round(probes, df) as this_round:
         this_round.run(timeout, retries)
         return [flight.result or silence for flight in this_round.flights]
@@ -274,7 +170,7 @@ def _ping(probes: Sequence[_Probe], df: bool, timeout: float, retries: int) -> l
 class _Round:
     """All probes of one round with their sockets; a context manager that closes them."""
 
-    def __init__(self, probes: Sequence[_Probe], df: bool) -> None:
+    def __init__(self, probes: Sequence[Probe], df: bool) -> None:
         self.df = df
         self.flights: list[_Flight] = []
         self.sources: dict[Endpoint, _Source] = {}
@@ -307,7 +203,7 @@ class _Round:
     def _open(self, source: _Source) -> None:
         endpoint = source.endpoint
         try:
-            sock = in_netns(endpoint.netns, lambda: _raw_socket(self.df))
+            sock = in_netns(endpoint.netns, lambda: raw_socket(self.df))
         except OSError as error:
             text = f"cannot probe from {endpoint.netns}: {error.strerror}"
             self._fail_all(source, Echo(False, error=text, errno=error.errno, measured=False))
@@ -402,7 +298,7 @@ class _Round:
                 return
             at = (data[0] & 0xF) * 4
             if data[at] == packet.ICMP_ECHO_REPLY:
-                self._reply(data, at, _received_ns(ancillary))
+                self._reply(data, at, received_ns(ancillary))
             else:
                 self._complaint(source, data)
 
@@ -446,65 +342,12 @@ class _Round:
         return flight if ip.dst == flight.address else None
 
 
-def _raw_socket(df: bool) -> socket.socket:
-    """A raw ICMP socket that hears replies and errors only, with room for many of them."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    sock.setblocking(False)
-    heard = (
-        packet.ICMP_ECHO_REPLY,
-        packet.ICMP_UNREACHABLE,
-        packet.ICMP_TIME_EXCEEDED,
-        packet.ICMP_PARAMETER_PROBLEM,
-    )
-    dropped = 0xFFFFFFFF ^ sum(1 << kind for kind in heard)
-    sock.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("@I", dropped))
-    # PROBE, not DO: both set the don't-fragment bit, but DO also refuses by what this host learnt
-    # about the path in the last ten minutes. PROBE goes by the interface's MTU alone and leaves
-    # the rest to the wire, so that a cached, outdated path MTU cannot decide the verdict.
-    discover = _PMTUDISC_PROBE if df else _PMTUDISC_DONT
-    sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discover)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RCVBUF)
-    except PermissionError:  # root in a user namespace only: up to net.core.rmem_max
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RCVBUF)
-    return sock
-
-
-def _received_ns(ancillary: Iterable[tuple[int, int, bytes]]) -> int:
-    """When the kernel received the packet, wall clock in nanoseconds."""
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
-            seconds, ns = _TIMESPEC.unpack(data)
-            return int(seconds * 1_000_000_000 + ns)
-    return time.time_ns()
-
-
 def _stated_mtu(flight: _Flight, df: bool) -> int | None:
-    """The MTU that the source's kernel states along with "Message too long".
-
-    It is in the socket's error queue (ip(7), IP_RECVERR). The same packet is sent again for that
-    from a socket of its own: on the shared one IP_RECVERR would let an ICMP error about one
-    destination fail the next send to another. None when this time the packet is not refused.
-    """
+    """The MTU that the source's kernel states for a probe that it found too long."""
     endpoint = flight.source.endpoint
-    with in_netns(endpoint.netns, lambda: _raw_socket(df)) as sock:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    with in_netns(endpoint.netns, lambda: raw_socket(df)) as sock:
         sock.bind((endpoint.address, 0))
-        try:
-            sock.sendto(flight.message(os.urandom(TOKEN)), flight.target)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                return _queued_mtu(sock)
-    return None
-
-
-def _queued_mtu(sock: socket.socket) -> int | None:
-    _, ancillary, _, _ = sock.recvmsg(0, 256, socket.MSG_ERRQUEUE)
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, _IP_RECVERR):
-            return int(_EXTENDED_ERR.unpack_from(data)[5])
-    return None
+        return refused_mtu(sock, flight.message(os.urandom(TOKEN)), flight.target)
 
 
 def _words(icmp: packet.ICMP) -> str:
