@@ -146,20 +146,6 @@ class Place:
         root = f"/run/container-demo/{name}"
         return StartContainer(name=name, root=root, programs=self.programs, ipv6=False)
 
-    def site(self, lab: Lab, directory: str) -> Site:
-        """What steps plan with; the daemons' programs are not there."""
-        Path(directory).mkdir(exist_ok=True)
-        site = Site(
-            lab=lab,
-            directory=directory,
-            etcd="/nowhere/etcd",
-            flanneld="/nowhere/flanneld",
-            busybox=self.busybox,
-            programs=self.programs,
-        )
-        Path(directory, "hosts").write_text(hosts(site))
-        return site
-
     def node(self, name: str, *containers: str) -> LocalNode:
         """A fresh node in the entered world, with containers; IPv6 is off, as in a lab."""
         switch = LocalNode(SWITCH, "", self.world.proc)
@@ -197,6 +183,24 @@ def place(directory: LabDirectory, programs: Path) -> Place:
     """A fresh world. What enters it must be `in_child`."""
     busybox = str(real_busybox())
     return Place(World.start(directory, busybox), directory, busybox, str(programs))
+
+
+def site(lab: Lab, directory: Path, programs: Path) -> Site:
+    """What steps plan with; the daemons do nothing."""
+    directory.mkdir(exist_ok=True)
+    idle = directory / "idle"
+    idle.write_text("#!/bin/sh\nexec sleep 1000\n")
+    idle.chmod(0o755)
+    made = Site(
+        lab=lab,
+        directory=str(directory),
+        etcd=str(idle),
+        flanneld=str(idle),
+        busybox=str(programs / "busybox"),
+        programs=str(programs),
+    )
+    (directory / "hosts").write_text(hosts(made))
+    return made
 
 
 # --- both ways to carry operations out ------------------------------------------------------------
@@ -251,7 +255,7 @@ def raw(node: LocalNode, *, macs: bool = True) -> Raw:
     Args:
         macs: show MACs as they are; else random ones by the interface that has them.
     """
-    places = {node.name if macs else "": []} | {
+    places: dict[str, list[str]] = {node.name if macs else "": []} | {
         name: ["nsenter", "-t", str(process.pid), "-n"]
         for name, process in sorted(node.snapshot().machines.items())
         if process.alive
@@ -261,9 +265,8 @@ def raw(node: LocalNode, *, macs: bool = True) -> Raw:
     texts = {where: _MAC.sub(_padded, look.out) for where, look in looks.items()}
     if not macs:
         texts = _named_macs(texts)
-    return {
-        where: [_plain(json.loads(x)) for x in text.splitlines()] for where, text in texts.items()
-    }
+    rows = {where: map(json.loads, text.splitlines()) for where, text in texts.items()}
+    return {where: [_plain(each) for each in lines] for where, lines in rows.items()}
 
 
 def _padded(mac: re.Match[str]) -> str:
@@ -299,14 +302,15 @@ def _plain(value: Any) -> Any:
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
     """How two looks differ, a line each."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(one.keys() | other.keys())
-        pairs = [(key, one.get(key, "nothing"), other.get(key, "nothing")) for key in keys]
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = [(i, *both) for i, both in enumerate(zip(one, other, strict=True))]
-    else:
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    if not (isinstance(one, dict) and isinstance(other, dict)):
         return [] if one == other else [f"{where}: {one} != {other}"]
-    return [line for key, *both in pairs for line in differences(*both, f"{where}/{key}")]
+    return [
+        line
+        for key in sorted(one.keys() | other.keys())
+        for line in differences(one.get(key, "-"), other.get(key, "-"), f"{where}/{key}")
+    ]
 
 
 def settled(compare: Callable[[], list[str]], seconds: float = 10.0) -> list[str]:
@@ -315,3 +319,25 @@ def settled(compare: Callable[[], list[str]], seconds: float = 10.0) -> list[str
     while (found := compare()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
+
+
+def quiet(node: LocalNode, seconds: float = 10.0) -> Raw:
+    """A look at the node when the kernel has told of the carrier of every link that is up."""
+    deadline = time.monotonic() + seconds
+    while busy := _without_carrier_news(look := raw(node)):
+        assert time.monotonic() < deadline, f"the kernel does not tell the carrier of {busy}"
+        time.sleep(0.02)
+    return look
+
+
+def _without_carrier_news(look: Raw) -> list[str]:
+    links = [link for rows, *_ in look.values() for link in rows]
+    # lo has no carrier to tell, and a bridge only once it has a port.
+    bridges = {link["ifname"] for link in links if "bridge" in str(link.get("linkinfo"))}
+    silent = {"lo", *bridges} - {link.get("master") for link in links}
+    return [
+        link["ifname"]
+        for link in links
+        if "UP" in link["flags"] and link["ifname"] not in silent
+        if link["operstate"] == "UNKNOWN" or not {"LOWER_UP", "NO-CARRIER"} & set(link["flags"])
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -321,7 +322,7 @@ def test_whole_steps_are_the_same(place: Place) -> None:
     lab = labfile.default(MANY)
     native, shell = place.node("native"), place.node("shell")
     for side, carry_out in ((native, LocalNode.apply), (shell, by_script)):
-        site = place.site(lab, f"{place.directory.path}/{side.name}")
+        site = kernel.site(lab, place.directory.path / side.name, Path(place.programs))
         states = {SWITCH: State(), lab.nodes[0].name: replace(State(), subnet_env=LEASE)}
         below = LocalNode(lab.nodes[0].name, side.proc)
         for name in STEPS:

@@ -87,7 +87,14 @@ DAMAGES = {
         "switch", "ip link del switch", "switch does not exist", *_UNREACHED
     ),
     "node's cable deleted": _damage(
-        "switch", "ip link del node02", "node02 does not exist", "mtu", *_UNREACHED
+        "switch",
+        "ip link del node02",
+        "node02 does not exist",
+        "mtu",
+        "vtep",  # flannel.1 goes with the interface below it
+        "entries",
+        "socket",
+        *_UNREACHED,
     ),
     "node's port pulled out": _damage(
         "switch", "ip link set node02 nomaster", "node02's bridge is unset", *_UNREACHED

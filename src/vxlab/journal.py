@@ -14,11 +14,13 @@ find. The world of a local lab is one entry: everything in it ends with its PID 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +83,7 @@ class LabDirectory:
         self.name = name
         self.path = home() / "labs" / name
         self._lock: int | None = None
+        self._writing = threading.Lock()  # `up` journals from several threads
 
     @property
     def journal(self) -> Path:
@@ -109,9 +112,9 @@ class LabDirectory:
         try:
             yield
         finally:
-            if self.path.exists():
-                (self.path / "owner").unlink(missing_ok=True)
             if self._lock is not None:
+                if self._is_ours(self._lock):
+                    (self.path / "owner").unlink(missing_ok=True)
                 os.close(self._lock)
                 self._lock = None
 
@@ -121,13 +124,16 @@ class LabDirectory:
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             elif not self.exists():
                 return
-            lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(lock)
                 raise self._busy() from None
-            if self.path.exists() and os.path.samestat(os.fstat(lock), os.stat(self.path)):
+            if self._is_ours(lock):
                 self._lock = lock
                 self._mend()
                 (self.path / "owner").write_text(f"{command} (PID {os.getpid()})\n")
@@ -152,6 +158,13 @@ class LabDirectory:
     def _header(self) -> str:
         return json.dumps({"vxlab": _FORMAT, "lab": self.name}) + "\n"
 
+    def _is_ours(self, lock: int) -> bool:
+        """Whether the directory that was opened still is the lab's, not removed and made anew."""
+        try:
+            return os.path.samestat(os.fstat(lock), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
     def _busy(self) -> BusyError:
         try:
             owner = (self.path / "owner").read_text().strip()
@@ -171,23 +184,30 @@ class LabDirectory:
             entries: JSON objects.
             sync: wait for the disk. What ends with a reboot anyway need not.
         """
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
         try:
-            new = not self.journal.exists() or not self.journal.stat().st_size
-            fd = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.journal, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                header = self._header() if new else ""
-                size = os.fstat(fd).st_size
-                lines = (header + "".join(json.dumps(e) + "\n" for e in entries)).encode()
-                written = os.write(fd, lines)
-                if written != len(lines):
-                    os.ftruncate(fd, size)
-                    raise OSError(28, "No space left on device")
+                with self._writing:
+                    self._write(fd, lines)
                 if sync:
                     os.fsync(fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise _explained(self.journal, error) from None
+
+    def _write(self, fd: int, lines: bytes) -> None:
+        """Write whole lines or nothing; half a line of an earlier try is taken away first."""
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            size = os.pread(fd, size, 0).rfind(b"\n") + 1
+            os.ftruncate(fd, size)
+        if size == 0:
+            lines = json.dumps({"vxlab": _FORMAT, "lab": self.name}).encode() + b"\n" + lines
+        if os.write(fd, lines) != len(lines):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def append_undo(self, node: str, undo: Iterable[Op]) -> None:
         """Write what takes a step back on a node, in the order in which it must be done."""
@@ -214,7 +234,7 @@ class LabDirectory:
                 raise self._corrupt("it does not begin as a journal of this version does")
         try:
             entries = [json.loads(line) for line in lines]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._corrupt(str(error)) from None
         if not entries:
             return []
@@ -235,20 +255,25 @@ class LabDirectory:
     def undo(self) -> Iterator[tuple[str, Op]]:
         """What takes the lab back, the newest change first."""
         for entry in reversed(self.entries()):
-            for data in entry.get("undo", []):
-                try:
-                    yield entry["node"], from_json(data)
-                except (KeyError, ValueError) as error:
-                    raise self._corrupt(str(error)) from None
+            try:
+                undo = [(entry["node"], from_json(data)) for data in entry.get("undo", [])]
+            except KeyError:
+                raise self._corrupt("an undo entry names no node") from None
+            except (TypeError, ValueError) as error:
+                raise self._corrupt(str(error)) from None
+            yield from undo
 
     def world(self) -> WorldRecord | None:
         """The newest world that the journal tells of, alive or not."""
         for entry in reversed(self.entries()):
             if "world" in entry:
                 try:
-                    return WorldRecord(**entry["world"])
+                    record = WorldRecord(**entry["world"])
                 except TypeError:
                     raise self._corrupt("its world entry is malformed") from None
+                if [type(v) for v in (record.pid, record.start, record.boot)] != [int, int, str]:
+                    raise self._corrupt("its world entry is malformed")
+                return record
         return None
 
     # --- the rest -------------------------------------------------------------------------------
@@ -264,8 +289,23 @@ class LabDirectory:
             raise _explained(path, error) from None
 
     def read(self, name: str) -> str | None:
+        """A file of the lab, None if there is none.
+
+        Raises:
+            JournalError: it cannot be read or is no text.
+        """
         path = self.path / name
-        return path.read_text() if path.exists() else None
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise JournalError(
+                f"what is stored of the lab {self.name!r} cannot be read",
+                where=str(path),
+                detail=str(error),
+                hint=f"`vxlab teardown {self.name} --force` removes the lab",
+            ) from None
 
     def remove(self) -> None:
         """Remove the lab's directory and, when they are empty, those above it."""

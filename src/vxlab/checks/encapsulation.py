@@ -23,7 +23,7 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
 def _judge(lab: Lab, wire: WireSeen) -> Finding:
     where = f"{wire.node}:{lab.underlay.interface}"
     wanted = _wanted(lab)
-    if not wire.packets:
+    if not wire.packets and not wire.fragments:
         lost = f"; the capture lost {wire.dropped} packets" if wire.dropped else ""
         seen = wire.error or f"no packet {wire.src} -> {wire.dst} was captured{lost}"
         return Finding(CODE, where, None, seen, wanted)
@@ -31,7 +31,8 @@ def _judge(lab: Lab, wire: WireSeen) -> Finding:
     if wire.fragments:
         kinds.append(f"{wire.fragments} fragments")
     ok = kinds == [wanted]
-    shown = f"{'; '.join(kinds)} ({_sizes(wire.packets)})"
+    sizes = f" ({_sizes(wire.packets)})" if wire.packets else ""
+    shown = "; ".join(kinds) + sizes
     return Finding(CODE, where, ok, shown, "" if ok else wanted)
 
 

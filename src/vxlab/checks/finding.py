@@ -137,5 +137,5 @@ def compare(
 ) -> Finding:
     """A finding that is good if what was seen is what was wanted."""
     ok = seen == wanted
-    shown = f"{what} {seen}" if seen not in ("", None) else f"no {what}"
+    shown = f"{what} {seen}" if seen not in ("", None) else f"no {what.removesuffix(' =')}"
     return Finding(code, where, ok, shown, "" if ok else f"{what} {wanted}", "" if ok else fix)

@@ -25,8 +25,8 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
             if not reached.ok:
                 yield _failed(name, dst, reached)
         if len(mine) < others:
-            missing = others - len(mine)
-            yield Finding(CODE, name, None, f"{missing} pairs could not be tried", "all tried")
+            seen = f"{others - len(mine)} of {others} others could not be tried"
+            yield Finding(CODE, name, None, seen, "all tried")
 
 
 def _failed(src: str, dst: str, reached: Reached) -> Finding:

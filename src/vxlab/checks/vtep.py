@@ -27,7 +27,7 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
             lab.overlay_mtu,
             True,
         )
-        seen = _seen(link) if link else f"{name} does not exist"
+        seen = _seen(link) if link else "does not exist"
         ok = seen == wanted
         fix = "" if ok else "vxlab up"
         yield Finding(CODE, node.name, ok, f"{name}: {seen}", "" if ok else wanted, fix)

@@ -85,6 +85,8 @@ def main() -> None:
         from vxlab.report import text
 
         text.error(problem)
+        if "--json" in sys.argv:  # a program reads stdout: it gets a document in any case
+            text.dump(problem.as_json())
         code = problem.exit_code
     except click.exceptions.ClickException as problem:
         problem.show()

@@ -86,7 +86,7 @@ def _show(lab: Lab, states: dict[str, State], found: list[Drift]) -> None:
         text.say(text.style("as wanted: nothing drifted", "green"))
         return
     text.say(text.style(f"drifted ({len(found)}); `vxlab up` repairs:", "red"))
-    text.say(text.table([[d.node, d.step, d.reason] for d in found]))
+    text.reasons((d.node, d.step, d.reason) for d in found)
 
 
 def _count(node: Node) -> range:

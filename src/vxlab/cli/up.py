@@ -95,10 +95,9 @@ def _tell(lab: Lab, result: Result) -> None:
         text.say(f"{lab.name} is up: {size} in {spent}")
         text.say("next: vxlab verify · vxlab status · vxlab shell · vxlab teardown")
         return
-    count = text.plural(len(result.changes), "change")
-    text.say(f"{lab.name} is up; repaired with {count} in {spent}:")
-    rows = [[c.node, c.step, c.reason] for c in result.changes]
-    text.say(text.table(rows))
+    rows = [(c.node, c.step, c.reason) for c in result.changes if c.reason]
+    text.say(f"{lab.name} is up; repaired with {text.plural(len(rows), 'change')} in {spent}:")
+    text.reasons(rows)
 
 
 def _as_json(lab: Lab, result: Result, progress: Progress) -> dict[str, object]:

@@ -199,7 +199,7 @@ class _Build:
         self.running.directory.append_undo(place, undo)
 
         def done(op: Op) -> None:
-            self._changed(OpDone(step, place, op, why.get(op, "in the way")))
+            self._changed(OpDone(step, place, op, why.get(op, "")))
 
         target = self.running.node(place)
         try:

@@ -16,7 +16,7 @@ from vxlab.engine.running import Running
 from vxlab.errors import DaemonError, OperationError
 from vxlab.lab import Container, Lab
 from vxlab.nodes.local import machine
-from vxlab.packet import ICMP, UDP, Packet, Payload, decode
+from vxlab.packet import ICMP, LINUX_VXLAN_PORT, UDP, Packet, Payload, decode
 from vxlab.probe import EdgeState, Endpoint
 from vxlab.sniff import Sniffer
 from vxlab.state import State
@@ -24,6 +24,8 @@ from vxlab.steps.address import container_address
 from vxlab.steps.site import States
 
 _ECHO_REQUEST = 8  # ICMP type, RFC 792
+#: Where VXLAN is recognised besides the lab's own port, to say that it is the wrong one.
+_USUAL_PORTS = (LINUX_VXLAN_PORT, 4789)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ def _seen(lab: Lab, a: _Place, b: _Place, sniffer: Sniffer | OperationError) -> 
     for frame in frames:
         if frame.direction != "out":
             continue
-        packet = decode(frame.data, vxlan_ports=(lab.overlay.port,))
+        packet = decode(frame.data, vxlan_ports=(lab.overlay.port, *_USUAL_PORTS))
         outer = packet.outer_ip
         if packet.is_fragment and outer is not None and str(outer.dst) in (peer, dst):
             fragments += 1

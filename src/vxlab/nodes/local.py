@@ -8,6 +8,7 @@ as the world numbers it, and has the node's namespaces, root directory and files
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -19,7 +20,7 @@ from vxlab.errors import MissingError, OperationError
 from vxlab.journal import LabDirectory, WorldRecord, boot_id, process_start
 from vxlab.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns
 from vxlab.nodes import Completed
-from vxlab.ops import AddVeth, Op, record_path
+from vxlab.ops import AddVeth, Op, StartContainer, StartNode, StopMachine, record_path
 from vxlab.state import State
 from vxlab.steps.site import SWITCH
 
@@ -29,6 +30,9 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LC_ALL": "C",
 }
+
+#: Parts of a path that are looked at until its links are taken for a loop.
+_MOST_PARTS = 256
 
 #: Set in the holder's environment, so that it can be told from any other process (`orphans`).
 MARK = "VXLAB_WORLD"
@@ -68,14 +72,18 @@ class World:
         user = ["--user", "--map-root-user"] if os.geteuid() else []
         flags = ["--mount", "--uts", "--ipc", "--net", "--pid", "--propagation", "slave"]
         command = ["unshare", *user, *flags, busybox, "sh", "-c", _HOLDER, "sh"]
-        with subprocess.Popen(
-            [*command, busybox, str(files), str(directory.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=ENVIRONMENT,
-            text=True,
-        ) as process:
+        try:
+            process = subprocess.Popen(
+                [*command, busybox, str(files), str(directory.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=ENVIRONMENT,
+                text=True,
+            )
+        except FileNotFoundError as error:  # no unshare
+            raise cls._refused(str(error)) from None
+        with process:
             assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
             first = process.stdout.readline().strip()
             start = process_start(int(first)) if first.isdecimal() else None
@@ -210,8 +218,17 @@ class LocalNode:
                 with self._lock:
                     self._netlink(batch, done)
             else:
+                self._part_with(batch)
                 output = self._shell(script.program(batch))
                 script.judge(self.name, batch, output, done)
+
+    def _part_with(self, batch: Sequence[Op]) -> None:
+        """Close the sockets in machines that end or are made anew: they would stay in the old."""
+        for op in batch:
+            if isinstance(op, StartContainer | StartNode | StopMachine):
+                socket = self._sockets.pop(op.name, None)
+                if socket is not None:
+                    socket.close()
 
     def _netlink(self, batch: Sequence[Op], done: Callable[[Op], None]) -> None:
         for ns, group in _by_namespace(batch):
@@ -244,9 +261,25 @@ class LocalNode:
 
     def read(self, path: str) -> str | None:
         try:
-            return Path(f"{self.proc}/root{path}").read_text()
+            return self._outside(path).read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):  # the latter: a /proc file, a moment ago
             return None
+
+    def _outside(self, path: str) -> Path:
+        """Where a file of the node is for us. An absolute link would lead to our own files."""
+        root, at, rest = f"{self.proc}/root", "/", path.split("/")
+        for _ in range(_MOST_PARTS):
+            if not rest:
+                return Path(root + at)
+            part = rest.pop(0)
+            at = os.path.normpath(f"{at}/{part}")
+            try:
+                target = os.readlink(root + at)
+            except OSError:
+                continue  # no link
+            at = "/" if target.startswith("/") else os.path.dirname(at)
+            rest = [*target.split("/"), *rest]
+        raise FileNotFoundError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
     def routes(self) -> str:
         """The node's ``/proc/net/route``, read without starting a program there."""
@@ -267,6 +300,7 @@ class LocalNode:
             input=stdin,
             capture_output=True,
             text=True,
+            errors="replace",
             env=ENVIRONMENT,
             check=False,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def _chosen(findings: Sequence[Finding], every: bool) -> list[Finding]:
 
 def _finding(finding: Finding, width: int) -> None:
     colour = text.MARKS[finding.ok][2]
-    columns = shutil.get_terminal_size((10_000, 24)).columns
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     lead = f"    {finding.where:<{width}}  "
     if width > _WIDEST:  # two containers: the evidence goes on a line of its own
         text.say(lead.rstrip())
@@ -85,6 +87,14 @@ def as_json(lab: str, answers: Sequence[Answered]) -> dict[str, Any]:
     }
 
 
+#: What XML cannot hold, not even escaped (XML 1.0, production 2), such as control characters.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def write_junit(path: Path, lab: str, answers: Sequence[Answered], seconds: float) -> None:
     """The answers as JUnit XML: a test case per finding; what was not measured is an error.
 
@@ -108,12 +118,12 @@ def write_junit(path: Path, lab: str, answers: Sequence[Answered], seconds: floa
                 suite, "testcase", classname=f"vxlab.{answer.check.code}", name=finding.where
             )
             if finding.ok is True:
-                ElementTree.SubElement(case, "system-out").text = finding.seen
+                ElementTree.SubElement(case, "system-out").text = _xml(finding.seen)
                 continue
             kind = "failure" if finding.ok is False else "error"
-            ElementTree.SubElement(
-                case, kind, message=finding.seen
-            ).text = f"wanted: {finding.wanted}"
+            ElementTree.SubElement(case, kind, message=_xml(finding.seen)).text = _xml(
+                f"wanted: {finding.wanted}"
+            )
     try:
         ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:

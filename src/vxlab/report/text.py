@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from vxlab.errors import VxlabError
@@ -91,6 +92,17 @@ def table(rows: list[list[str]], *, indent: str = "  ", header: list[str] | None
         line = indent + cells.rstrip()
         lines.append(style(line, "dim") if row is header else line)
     return "\n".join(lines)
+
+
+_LISTED = 24  # rows of a list that a person still reads
+
+
+def reasons(rows: Iterable[tuple[str, str, str]]) -> None:
+    """What differs: (node, step, reason), each once, cut where nobody would read on."""
+    once = [list(row) for row in dict.fromkeys(rows)]
+    say(table(once[:_LISTED]))
+    if len(once) > _LISTED:
+        say(style(f"  and {len(once) - _LISTED} more (--json has all)", "dim"))
 
 
 def wrapped(words: str, indent: int, width: int) -> str:

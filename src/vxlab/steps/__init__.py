@@ -20,7 +20,7 @@ from vxlab.steps import (
 from vxlab.steps.site import Step
 
 STEPS: tuple[Step, ...] = (
-    Step("switch", "the network between the nodes", "switch", switch.plan),
+    Step("switch", "the network between nodes", "switch", switch.plan),
     Step("node", "machines on that network", "cables", node.plan),
     Step("underlay", "addresses of the nodes", "nodes", underlay.plan),
     Step("etcd", "where the flannelds agree", "etcd", etcd.plan),

@@ -23,5 +23,14 @@ def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
             continue
         key = f"{FLANNEL_PREFIX}/subnets/{str(member.subnet).replace('/', '-')}"
         # Once its flanneld has taken it over the lease also tells the VTEP's MAC: leave it then.
-        if member.address.ip.exploded != json.loads(seen.get(key, "{}")).get("PublicIP"):
+        if str(member.address.ip) != _public_ip(seen.get(key, "")):
             yield PutKey(key=key, value=json.dumps({"PublicIP": str(member.address.ip)}))
+
+
+def _public_ip(lease: str) -> object:
+    """Whose lease it is; None for what is no lease at all."""
+    try:
+        data = json.loads(lease)
+    except ValueError:
+        return None
+    return data.get("PublicIP") if isinstance(data, dict) else None
