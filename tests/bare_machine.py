@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from vxlab import binaries
-from vxlab.cache import Cache
-from vxlab.programs import is_static
+from vxlab.binaries.cache import Cache
+from vxlab.binaries.programs import is_static
 
 #: Nobody listens on the discard port here: the release site refuses at once, as offline.
 OFFLINE = "http://127.0.0.1:9"

@@ -23,7 +23,8 @@ from typing import Any, ParamSpec
 import pytest
 
 from bare_machine import real_busybox
-from vxlab import netlink, rootfs, script
+from vxlab import netlink, script
+from vxlab.binaries import rootfs
 from vxlab.engine.down import end
 from vxlab.journal import LabDirectory
 from vxlab.lab import Lab

@@ -82,8 +82,12 @@ class Home:
         return self.ok("exec", "--lab", lab, place, "--", "sh", "-c", script)
 
     def failed(self, lab: str = "talk") -> set[str]:
-        """The codes of the checks that fail now."""
-        return {c["code"] for c in self.json("verify", lab)["checks"] if c["ok"] is not True}
+        """The codes of the checks that are not good now; verify's exit code must say the same."""
+        completed = self("verify", lab, "--json")
+        assert completed.stdout, told(completed)
+        report = json.loads(completed.stdout)
+        assert completed.returncode == {True: 0, False: 1, None: 2}[report["ok"]]
+        return {c["code"] for c in report["checks"] if c["ok"] is not True}
 
     def world(self, lab: str = "talk") -> int:
         """The PID of the world's PID 1, from the journal."""

@@ -12,7 +12,7 @@ import pytest
 
 import vxlab
 from bare_machine import Machine, bare
-from vxlab.cache import Cache, Entry, NotTrusted, directory, sha256
+from vxlab.binaries.cache import Cache, Entry, NotTrusted, directory, sha256
 from vxlab.errors import MissingError
 
 BODY = b"#!/bin/sh\necho flanneld\n"
@@ -227,7 +227,7 @@ def test_a_killed_process_leaves_no_lock_and_no_trusted_file(machine: Machine) -
     machine.cached("flanneld", BODY)
     script = """if True:
         import os, signal
-        from vxlab.cache import Cache
+        from vxlab.binaries.cache import Cache
         Cache._write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         cache = Cache()
         with cache.lock(print), cache.work() as work:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from lablib import LAB, Home, host_links, leftovers, poll, told
 
 pytestmark = LAB

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from site_on_loopback import Answer, Site, digest, drips, gives, hangs, redirects, site
-from vxlab.downloads import Limits, SourceError, base_url, download, refuse_plain
+from vxlab.binaries.downloads import Limits, SourceError, base_url, download, refuse_plain
 
 BODY = b"flanneld" * 50_000
 QUICK = Limits(stall=0.2, total=0.5, size=1 << 20)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lablib import LAB, Home, cleaned, leftovers
 
 pytestmark = LAB

@@ -13,18 +13,19 @@ import pytest
 import vxlab
 from bare_machine import OFFLINE, Machine, bare, without_pip
 from site_on_loopback import Site, digest, gives, hangs, site
-from vxlab import binaries, sources
-from vxlab.binaries import Binary, version_of
-from vxlab.cache import Cache
+from vxlab import binaries
+from vxlab.binaries import Binary, sources, version_of
+from vxlab.binaries.cache import Cache
+from vxlab.binaries.sources import Release
 from vxlab.errors import MissingError, UsageError
-from vxlab.sources import Release
 
 BODY = b"#!/bin/sh\necho v9.9.9\n" + b"#" * 300_000
 ENVIRON = {"PYTHONPATH": str(Path(vxlab.__file__).parents[1])}
 
 #: An install of flanneld in a process of its own, from the local site, as the release `BODY`.
 INSTALL = f"""if True:
-    from vxlab import binaries, sources
+    from vxlab import binaries
+    from vxlab.binaries import sources
     pinned = sources.Release("v9.9.9", "flanneld", {digest(BODY)!r})
     sources.RELEASES["flanneld", sources.os.uname().machine] = pinned
     print(binaries.fetch(print, None, ["flanneld"])["flanneld"].path)

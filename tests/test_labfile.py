@@ -20,9 +20,10 @@ import msgspec
 import pytest
 import yaml
 
-from vxlab import labfile, labform
+from vxlab import labfile
 from vxlab.lab import Container, Etcd, Lab, Node, Overlay, Underlay
 from vxlab.labfile import LabFileError, Problem
+from vxlab.labfile import form as labform
 
 HERE = Path(__file__).parent
 CASES = HERE / "cases" / "labfile"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bare_machine import real_busybox
-from vxlab.programs import is_static
+from vxlab.binaries.programs import is_static
 
 
 def elf(bits: int, order: str, types: list[int]) -> bytes:

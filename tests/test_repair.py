@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+
 from lablib import LAB, Home, cleaned, leftovers, told
 
 pytestmark = LAB
@@ -249,7 +250,6 @@ def test_a_damage_is_named_and_repaired(lab: Home, name: str) -> None:
 
     failed = lab.failed()
     assert damage.fails <= failed <= {*damage.fails, *_TRAFFIC}
-    assert lab("verify").returncode == (1 if damage.fails else 0)
 
     repaired = lab("up")
     assert repaired.returncode == 0, told(repaired)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bare_machine import real_busybox
+from vxlab.binaries.rootfs import template
 from vxlab.errors import MissingError
-from vxlab.rootfs import template
 
 
 @pytest.fixture

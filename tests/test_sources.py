@@ -15,11 +15,12 @@ import pytest
 
 from bare_machine import Machine, bare, real_busybox, without_pip
 from site_on_loopback import digest, gives, site
-from vxlab import binaries, sources
-from vxlab.cache import Cache
-from vxlab.downloads import SourceError
-from vxlab.programs import is_static, which
-from vxlab.sources import Got, Job, Release, Wheel
+from vxlab import binaries
+from vxlab.binaries import sources
+from vxlab.binaries.cache import Cache
+from vxlab.binaries.downloads import SourceError
+from vxlab.binaries.programs import is_static, which
+from vxlab.binaries.sources import Got, Job, Release, Wheel
 
 #: A stand-in for pip: puts the file that WHEEL names where --dest says, and notes its arguments.
 FAKE_PIP = """echo "$@" > "$ARGS"

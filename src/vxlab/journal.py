@@ -70,7 +70,7 @@ def process_start(pid: int) -> int | None:
 
 def _explained(path: Path, error: OSError) -> JournalError:
     return JournalError(
-        f"cannot write the lab's directory: {error.strerror}",
+        f"cannot use the lab's directory: {error.strerror}",
         where=str(path),
         hint="free space or fix the permissions there, or set VXLAB_HOME to another directory",
     )
@@ -90,10 +90,29 @@ class LabDirectory:
         return self.path / "journal"
 
     def exists(self) -> bool:
-        return self.path.is_dir()
+        """Whether anything of the lab is there.
+
+        Raises:
+            JournalError: this user may not look.
+        """
+        try:
+            return self.path.is_dir()
+        except PermissionError as error:
+            raise _explained(self.path, error) from None
 
     def node(self, name: str) -> Path:
         return self.path / "nodes" / name
+
+    def make_run(self, name: str) -> None:
+        """Make the directory that a node sees as /run.
+
+        Raises:
+            JournalError: it cannot be made.
+        """
+        try:
+            (self.node(name) / "run").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _explained(self.node(name), error) from None
 
     # --- the lock -------------------------------------------------------------------------------
 
@@ -135,25 +154,10 @@ class LabDirectory:
                 raise self._busy() from None
             if self._is_ours(lock):
                 self._lock = lock
-                self._mend()
                 (self.path / "owner").write_text(f"{command} (PID {os.getpid()})\n")
                 return
             os.close(lock)
         raise self._busy()
-
-    def _mend(self) -> None:
-        """Take the rest of an entry away that a full disk or a crash cut off.
-
-        Its change was not begun, and the next entry must not be written behind it.
-        """
-        if not self.journal.exists():
-            return
-        data = self.journal.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole == len(data):
-            return
-        if whole or self._header().startswith(data.decode(errors="replace")):
-            os.truncate(self.journal, whole)
 
     def _header(self) -> str:
         return json.dumps({"vxlab": _FORMAT, "lab": self.name}) + "\n"
@@ -204,7 +208,7 @@ class LabDirectory:
             size = os.pread(fd, size, 0).rfind(b"\n") + 1
             os.ftruncate(fd, size)
         if size == 0:
-            lines = json.dumps({"vxlab": _FORMAT, "lab": self.name}).encode() + b"\n" + lines
+            lines = self._header().encode() + lines
         if os.write(fd, lines) != len(lines):
             os.ftruncate(fd, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -318,9 +322,16 @@ class LabDirectory:
 
 
 def names() -> list[str]:
-    """All labs of this user, by name."""
+    """All labs of this user, by name.
+
+    Raises:
+        JournalError: this user may not look.
+    """
     folder = home() / "labs"
-    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    try:
+        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    except PermissionError as error:
+        raise _explained(folder, error) from None
 
 
 def valid_name(name: str) -> bool:

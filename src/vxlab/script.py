@@ -23,6 +23,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: kernel reaps the orphans that it inherits; neither dash nor busybox passes an ignored SIGCHLD
 #: on, so GNU env does it. Its stdout stays the pipe until it is ready, so that `$(...)` waits.
 #: The inner shell is busybox: its own mount and hostname cost no further program.
+#:
+#: `stop` looks again when a kill fails: the process may have ended between the look and the kill.
 PRELUDE = f"""\
 export LC_ALL=C
 R={RECORDS}

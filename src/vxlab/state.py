@@ -151,7 +151,7 @@ net() { printf 'addr show\\nroute show\\nneigh show\\n' | ip -d -j -batch -; }
 alive() { s=; [ -r /proc/$1/stat ] && read -r s </proc/$1/stat; s=${s##*) }
   set -- "$2" $s; [ "$2" != Z ] && [ "${21:-}" = "$1" ]; }
 record() { at "$1" "${2##*/}"; p=; { read -r p t; read -r c; } <"$2"
-  [ -n "$p" ] || { echo "0 0 0 0 being started"; return 1; }
+  [ -n "$t" ] || { echo "0 0 0 0 being started"; return 1; }
   if alive "$p" "$t"; then read -r _ m _ </proc/$p/statm; echo "$p $t 1 $m $c"
   else echo "$p $t 0 0 $c"; return 1; fi; }
 at net; net

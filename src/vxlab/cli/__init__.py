@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -28,6 +29,10 @@ COMMANDS = {
     "schema": ("This machine", "Print the lab file's JSON schema, for editors."),
     "completion": ("This machine", "Print the shell's completion script."),
 }
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read the output has gone, such as ``head``."""
 
 
 class _Commands(click.Group):
@@ -55,6 +60,13 @@ class _Commands(click.Group):
             hint = f"did you mean `vxlab {near[0]}`?" if near else "see `vxlab --help`"
             raise UsageError(f"there is no command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # click would end with 1, which is a failed check's exit code.
+            raise _ReaderGoneError from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section in dict.fromkeys(section for section, _ in COMMANDS.values()):
@@ -94,7 +106,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.exceptions.Abort):
         print("stopped; `vxlab up` goes on, `vxlab teardown` takes it away", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
+    except _ReaderGoneError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     sys.exit(code if isinstance(code, int) else 0)

@@ -30,7 +30,7 @@ def command(
     directory = choose.directory(lab)
     built = stored_lab(directory) if directory.exists() else None
     if built is None:
-        raise UsageError(f"there is no lab called {directory.name!r}")
+        raise UsageError(f"there is no lab called {directory.name!r}", hint="`vxlab up` builds one")
     names = [built.etcd.node] if daemon == "etcd" else [n.name for n in built.nodes]
     if node is not None:
         if node not in names:

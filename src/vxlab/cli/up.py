@@ -65,8 +65,9 @@ def _lab(lab: str | None, nodes: int | None) -> Lab:
 
 
 def _site(lab: Lab, directory: LabDirectory, *, verbose: bool) -> Site:
-    from vxlab import binaries, rootfs
-    from vxlab.cache import directory as cache
+    from vxlab import binaries
+    from vxlab.binaries import rootfs
+    from vxlab.binaries.cache import directory as cache
     from vxlab.errors import MissingError
     from vxlab.steps.site import Site
 

@@ -18,7 +18,7 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class OpDone:
-    """An operation was carried out, and why it was needed; no reason: it makes room for the next."""
+    """An operation was carried out, and why it was needed (no reason: it makes room)."""
 
     step: str
     node: str

@@ -5,6 +5,7 @@ Nodes go in parallel. etcd boots while the containers are built, and what needs 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -78,6 +79,15 @@ def up(site: Site, directory: LabDirectory, emit: Emit) -> Result:
     finally:
         running.close()
     return Result(fresh, tuple(build.changes), time.monotonic() - begun)
+
+
+def _last_words(log: str) -> list[str]:
+    """A log without the stack traces in which a Go program's reason to end drowns."""
+    lines = [line.partition(',"stacktrace":')[0] for line in log.splitlines() if line]
+    trace = re.compile(r"goroutine \d+ \[|created by |\t")
+    following = [*lines[1:], ""]
+    pairs = zip(lines, following, strict=True)
+    return [line for line, after in pairs if not trace.match(line) and after[:1] != "\t"]
 
 
 class _Build:
@@ -231,7 +241,7 @@ class _Build:
 
     def _with_log(self, error: DaemonError, where: str, log: str) -> DaemonError:
         text = self.running.node(where).read(log) or ""
-        last = "\n".join(text.splitlines()[-6:])
+        last = "\n".join(_last_words(text)[-6:])
         return DaemonError(error.message, where=f"{where} · {log}", detail=last or error.detail)
 
     def _await_lease(self, member: Node) -> None:

@@ -66,9 +66,10 @@ class World:
 
         Raises:
             MissingError: this machine does not let the caller make the namespaces.
+            JournalError: the lab's directory cannot be written.
         """
         files = directory.node(SWITCH)
-        (files / "run").mkdir(parents=True, exist_ok=True)
+        directory.make_run(SWITCH)
         user = ["--user", "--map-root-user"] if os.geteuid() else []
         flags = ["--mount", "--uts", "--ipc", "--net", "--pid", "--propagation", "slave"]
         command = ["unshare", *user, *flags, busybox, "sh", "-c", _HOLDER, "sh"]
@@ -149,6 +150,9 @@ def entering(proc: str, *, user: bool = False, root: bool = False) -> list[str]:
     if user:
         kinds = {"user": "user", **kinds}
     flags = [f"--{flag}={proc}/ns/{file}" for flag, file in kinds.items()]
+    if user:
+        # Root stays root. nsenter would set the groups, too, which only the host's root may.
+        flags.append("--preserve-credentials")
     if root:
         flags += [f"--root={proc}/root", f"--wd={proc}/root"]
     return ["nsenter", *flags]
@@ -286,10 +290,10 @@ class LocalNode:
         return Path(f"{self.proc}/net/route").read_text()
 
     def alive(self, daemon: str) -> bool:
-        record = self.read(record_path("daemons", daemon))
-        if not record:
+        record = (self.read(record_path("daemons", daemon)) or "").split()
+        if len(record) < 2:
             return False
-        pid, start = record.split()[:2]
+        pid, start = record[:2]
         stat = self.read(f"/proc/{pid}/stat")
         fields = stat.rpartition(")")[2].split() if stat else []
         return bool(fields) and fields[0] not in "ZX" and fields[19] == start

@@ -56,7 +56,7 @@ def doing(words: str) -> None:
 
 def dump(value: Any) -> None:
     """The command's whole output as one JSON document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
 
 
 def error(problem: VxlabError) -> None:

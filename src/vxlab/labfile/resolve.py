@@ -12,9 +12,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 import msgspec
 from msgspec import UNSET
 
-from vxlab import labform, mtu
+from vxlab import mtu
 from vxlab.lab import FIRST_CONTAINER_HOST, Container, Etcd, Lab, Node, Overlay, Underlay
-from vxlab.labproblem import Findings, Path, closest, quote
+from vxlab.labfile import form as labform
+from vxlab.labfile.problem import Findings, Path, closest, quote
 
 #: A node at position N has the underlay address .20+N, as node01 and node02 of the talk have.
 FIRST_NODE_HOST = 21
@@ -25,7 +26,7 @@ LEAST_MTU = 576
 LEAST_IPV6_MTU = 1280
 
 #: Containers of a whole lab, each with a process and a veth pair. The stored lab, which spells out
-#: every name, has to stay within what `vxlab.labfile` and `vxlab.labyaml` read.
+#: every name, has to stay within what `vxlab.labfile` and `vxlab.labfile.tree` read.
 MOST_CONTAINERS = 10_000
 
 _NOT_UNICAST = tuple(IPv4Network(n) for n in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))

@@ -11,10 +11,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from vxlab import labcheck, labform, labvalue
 from vxlab.errors import VxlabError
 from vxlab.lab import Lab
-from vxlab.labproblem import MOST_PROBLEMS, Findings, Problem, quote
+from vxlab.labfile import form as labform
+from vxlab.labfile import resolve as labcheck
+from vxlab.labfile import value as labvalue
+from vxlab.labfile.problem import MOST_PROBLEMS, Findings, Problem, quote
 
 __all__ = ["LabFileError", "Problem", "default", "dumps", "load", "loads", "schema"]
 
@@ -90,7 +92,7 @@ def loads(text: str, source: str) -> Lab:
     Raises:
         LabFileError: there is something wrong with it; carries every problem.
     """
-    from vxlab import labyaml
+    from vxlab.labfile import tree as labyaml
 
     form, findings = labyaml.read(text, source)
     return _resolve(form, findings)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vxlab.cache import sha256
-from vxlab.downloads import SourceError, base_url, download
-from vxlab.programs import is_static, which
+from vxlab.binaries.cache import sha256
+from vxlab.binaries.downloads import SourceError, base_url, download
+from vxlab.binaries.programs import is_static, which
 
 #: flannel's release and the oldest Go that its go.mod accepts.
 FLANNEL = "v0.27.4"

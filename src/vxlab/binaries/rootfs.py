@@ -6,7 +6,7 @@ import os
 import zlib
 from pathlib import Path
 
-from vxlab.cache import Cache, NotTrusted
+from vxlab.binaries.cache import Cache, NotTrusted
 from vxlab.errors import MissingError
 
 

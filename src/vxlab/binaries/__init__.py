@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vxlab.cache import Cache, NotTrusted, Tell
+from vxlab.binaries.cache import Cache, NotTrusted, Tell
+from vxlab.binaries.programs import candidates, is_static
 from vxlab.errors import MissingError, UsageError
-from vxlab.programs import candidates, is_static
 
 Progress = Callable[[str, int, int], None]  # program, bytes done, bytes in all (0: unknown)
 
@@ -275,8 +275,8 @@ def _get(
     name: str, cache: Cache, tell: Tell, progress: Progress | None, tried: list[str]
 ) -> Binary | None:
     """One program from the first source that gives it; the caller holds the cache's lock."""
-    from vxlab import sources
-    from vxlab.downloads import SourceError
+    from vxlab.binaries import sources
+    from vxlab.binaries.downloads import SourceError
 
     log = cache.path / f"{name}.log"
     log.unlink(missing_ok=True)

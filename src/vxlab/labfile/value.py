@@ -1,6 +1,6 @@
 """One value of a lab file: whether it fits its place in the form, and what to say if it does not.
 
-The form's types (`vxlab.labform`) are read with `typing`; msgspec decides what fits.
+The form's types (`vxlab.labfile.form`) are read with `typing`; msgspec decides what fits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from vxlab import labform
-from vxlab.labproblem import quote
+from vxlab.labfile import form as labform
+from vxlab.labfile.problem import quote
 
 if TYPE_CHECKING:
     from yaml.nodes import Node, ScalarNode

@@ -2,7 +2,7 @@
 
 A YAML library's own loader stops at the first mistake and forgets the lines. Here the text is
 composed into PyYAML's tree of marked nodes, and the tree is walked along the form's types; only the
-leaves are converted, one by one (`vxlab.labvalue`).
+leaves are converted, one by one (`vxlab.labfile.value`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import msgspec
 from msgspec import UNSET
 
-from vxlab import labform, labvalue
-from vxlab.labproblem import Findings, Path, closest, quote
-from vxlab.labvalue import TAG, describe, wanted
+from vxlab.labfile import form as labform
+from vxlab.labfile import value as labvalue
+from vxlab.labfile.problem import Findings, Path, closest, quote
+from vxlab.labfile.value import TAG, describe, wanted
 
 if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node, SequenceNode
