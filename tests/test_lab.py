@@ -303,12 +303,12 @@ def test_jumbo_frames_leave_8950_bytes(one: Home) -> None:
     peer = second["address"].partition("/")[0]
     (edge, _) = findings(one, "edge", "jumbo")
     assert edge["seen"].startswith("8950 bytes pass, 8951 do not")
-    ping = f"ping -c1 -W2 -M do -I {first['address'].partition('/')[0]}"
-    inside = "nsenter -n -t $(sed 's/ .*//;q' /run/vxlab/machines/container01)"
-    if shutil.which("ping"):
-        assert "0% packet loss" in one.sh("node01", f"{inside} {ping} -s 8922 {peer}", "jumbo")
-        refused = one("exec", "--lab", "jumbo", "node01", "--", "sh", "-c", f"{inside} {ping} -s 8923 {peer}")  # noqa: E501
-        assert refused.returncode == 1
+    if shutil.which("ping") is None:
+        return  # busybox's, which is in the container, cannot forbid fragments
+    ping = f"nsenter -n -t $(sed 's/ .*//;q' /run/vxlab/machines/container01) ping -c1 -W2 -M do"
+    assert "0% packet loss" in one.sh("node01", f"{ping} -s 8922 {peer}", "jumbo")
+    too_long = one.sh("node01", f"{ping} -s 8923 {peer} 2>&1 || echo refused", "jumbo")
+    assert "refused" in too_long
 
 
 @pytest.mark.parametrize("one", ["vni-port"], indirect=True)
@@ -356,7 +356,9 @@ def test_tables_grow_with_the_nodes(one: Home) -> None:
     names = [[c["name"] for c in n["containers"]] for n in lab["nodes"]]
     assert names[0] == ["container01", "container01-2"]
     assert names[3] == ["web", "db"]
-    hosts = [c["address"].split("/")[0].split(".")[-1] for n in lab["nodes"] for c in n["containers"]]
+    hosts = [
+        c["address"].split("/")[0].split(".")[-1] for n in lab["nodes"] for c in n["containers"]
+    ]
     assert hosts == ["10", "11"] * 4
     for node in ("node01", "node02", "node03", "node04"):
         for command in ("ip -j route", "ip -j neigh", "bridge -j fdb"):
@@ -454,7 +456,9 @@ def test_a_lab_outlives_its_file(place: Home, tmp_path: Path) -> None:
     assert leftovers(place.path) == []
 
 
-def test_a_relative_home_and_another_directory_are_the_same_lab(place: Home, tmp_path: Path) -> None:
+def test_a_relative_home_and_another_directory_are_the_same_lab(
+    place: Home, tmp_path: Path
+) -> None:
     """VXLAB_HOME may be relative; what is built keeps absolute paths."""
     assert place("up", cwd=tmp_path, VXLAB_HOME="home").returncode == 0
     assert place.json("status")["drift"] == []

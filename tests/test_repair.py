@@ -84,9 +84,7 @@ DAMAGES = {
         "mtu",
         *_UNREACHED,
     ),
-    "switch deleted": _damage(
-        "switch", "ip link del switch", "switch does not exist", *_UNREACHED
-    ),
+    "switch deleted": _damage("switch", "ip link del switch", "switch does not exist", *_UNREACHED),
     "node's cable deleted": _damage(
         "switch",
         "ip link del node02",
@@ -210,9 +208,7 @@ DAMAGES = {
     "second bridge address": _damage(
         "node01", "ip addr add 10.99.0.1/24 dev cbr0", "cbr0's address is", "lease"
     ),
-    "mark removed": _damage(
-        "node01", "ip link set cbr0 alias other", "cbr0's alias is other", *()
-    ),
+    "mark removed": _damage("node01", "ip link set cbr0 alias other", "cbr0's alias is other", *()),
 }
 
 

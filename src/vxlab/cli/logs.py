@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -43,7 +45,15 @@ def command(
         data = path.read_bytes() if path.exists() else b""
         offsets[name] = len(data)
         _print(name, data.decode(errors="replace").splitlines(), prefix, lines)
-    while follow:
+    if follow:
+        try:
+            _follow(logs, offsets, prefix)
+        except KeyboardInterrupt:  # the way to end it: nothing to say
+            sys.exit(130)
+
+
+def _follow(logs: dict[str, Path], offsets: dict[str, int], prefix: int) -> NoReturn:
+    while True:
         for name, line in _new(logs, offsets):
             _print(name, [line], prefix, None)
         time.sleep(0.2)

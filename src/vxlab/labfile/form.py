@@ -1,7 +1,8 @@
 """The form of a lab file: every key, what it means in the network and which values it takes.
 
-`vxlab.labfile.tree` fills these structs from YAML, `vxlab.labfile.resolve` makes a `Lab` of them, and editors
-get their JSON schema from them. A key that is left out stays ``UNSET`` or takes the talk's value.
+`vxlab.labfile.tree` fills these structs from YAML, `vxlab.labfile.resolve` makes a `Lab` of them,
+and editors get their JSON schema from them. A key that is left out stays ``UNSET`` or takes the
+talk's value.
 """
 
 from __future__ import annotations
