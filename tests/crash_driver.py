@@ -6,6 +6,7 @@ HOW is ``kill`` (SIGKILL to itself) or ``interrupt`` (SIGINT to its process grou
 
     before:K    the journal holds what undoes operation K, which is not yet done
     after:K     operation K is done
+    blank:K     the journal's entry K is not written yet (0: the world waits for it)
     write:K     in the middle of writing the journal's entry K, which is cut off (0: the world's)
     entry:K     entry K is in the journal, and nothing after it was begun
     draft       a file of the lab is drafted, but not in its place
@@ -70,9 +71,10 @@ append = LabDirectory.append
 
 def journalled(directory: LabDirectory, *entries: dict[str, Any], sync: bool = False) -> None:
     k = number("entries")
+    reached(f"blank:{k}")
     before = directory.journal.stat().st_size if directory.journal.exists() else 0
     append(directory, *entries, sync=sync)
-    if POINT == f"write:{k}":
+    if f"write:{k}" == POINT:
         whole = directory.journal.stat().st_size
         os.truncate(directory.journal, before + (whole - before) * 2 // 3)
         stop()
@@ -97,10 +99,13 @@ def moved(draft: Path, target: Any) -> Any:
 
 
 def main() -> None:
-    LocalNode.apply = one_by_one  # type: ignore[method-assign]
-    LabDirectory.append = journalled  # type: ignore[method-assign]
-    Etcd.put = kept  # type: ignore[method-assign]
-    Path.replace = moved  # type: ignore[method-assign,assignment]
+    for owner, name, new in (
+        (LocalNode, "apply", one_by_one),
+        (LabDirectory, "append", journalled),
+        (Etcd, "put", kept),
+        (Path, "replace", moved),
+    ):
+        setattr(owner, name, new)
     sys.argv[1:] = ["up"]
     try:
         cli.main()

@@ -32,6 +32,23 @@ def _missing() -> str:
 LAB = [pytest.mark.lab, pytest.mark.skipif(bool(_missing()), reason=_missing() or "all there")]
 
 
+#: The checks of a VXLAN lab, in the order in which they are told.
+CHECKS = [
+    "daemons",
+    "etcd",
+    "lease",
+    "vtep",
+    "entries",
+    "socket",
+    "forwarding",
+    "mtu",
+    "gateway",
+    "pairs",
+    "edge",
+    "encapsulation",
+]
+
+
 @dataclass(frozen=True)
 class Home:
     """A private VXLAB_HOME.
@@ -107,6 +124,19 @@ def one_error(completed: Completed, code: int) -> str:
     assert completed.stderr.count("error:") == 1, told(completed)
     assert "Traceback" not in completed.stderr, told(completed)
     return completed.stderr
+
+
+def findings(home: Home, check: str, lab: str = "talk") -> list[dict[str, Any]]:
+    """What one check found."""
+    checks = {c["code"]: c["findings"] for c in home.json("verify", lab)["checks"]}
+    found: list[dict[str, Any]] = checks[check]
+    return found
+
+
+def rows(home: Home, place: str, command: str, lab: str = "talk") -> list[dict[str, Any]]:
+    """What an `ip -j` or `bridge -j` command prints in a node."""
+    printed = json.loads(home.sh(place, command, lab) or "[]")
+    return [row for row in printed if row]
 
 
 # --- processes ----------------------------------------------------------------------------------

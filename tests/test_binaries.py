@@ -194,7 +194,8 @@ def test_finding_loads_nothing_heavy(machine: Machine) -> None:
         from vxlab import binaries
         from vxlab.binaries import rootfs
         heavy = {"urllib.request", "http.client", "subprocess", "tarfile", "zipfile", "shutil",
-                 "tempfile", "hashlib", "ssl", "asyncio", "rich", "msgspec", "vxlab.binaries.sources"}
+                 "tempfile", "hashlib", "ssl", "asyncio", "rich", "msgspec",
+                 "vxlab.binaries.sources"}
         print(sorted(heavy & sys.modules.keys()))
         binaries.find(lambda line: None)
         print(sorted(heavy & sys.modules.keys()))

@@ -21,7 +21,7 @@ DRIVER = Path(__file__).with_name("crash_driver.py")
 _WORKERS = 2
 
 #: A journal's entry 0 tells of the world; it is written before the world goes on.
-_SPECIAL = ("draft", "write:0", "entry:0", "put", "kept")
+_SPECIAL = ("draft", "blank:0", "write:0", "entry:0", "put", "kept")
 
 
 def crash(home: Home, how: str, point: str) -> subprocess.CompletedProcess[str]:

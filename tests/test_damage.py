@@ -39,7 +39,8 @@ def fake(path: Path, script: str) -> str:
 @pytest.mark.parametrize("variable", ["VXLAB_ETCD", "VXLAB_FLANNELD", "VXLAB_BUSYBOX"])
 def test_a_program_that_is_not_there_is_named(place: Home, variable: str) -> None:
     """An override that points nowhere is told with its name and path; nothing was built."""
-    said = one_error(place("up", **{variable: "/nowhere/program"}), 69)
+    broken = Home(place.path, place.command, {variable: "/nowhere/program"})
+    said = one_error(broken("up"), 69)
     assert variable in said
     assert "/nowhere/program" in said
 
@@ -152,7 +153,7 @@ def _no_sockets(folder: str, names: list[str]) -> list[str]:
 
 
 def test_damaged_copies_of_the_lab_and_its_programs_are_told(place: Home) -> None:
-    """lab.json and site.json are vxlab's own; damaged, they are no traceback, and teardown works."""
+    """lab.json and site.json are vxlab's own; damaged, they are told, and teardown works."""
     place.ok("up")
     for name in ("site.json", "lab.json"):
         good = (place.lab() / name).read_text()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from lablib import LAB, Home, cleaned, leftovers, told
+from vxlab import binaries
 
 pytestmark = LAB
 
@@ -164,7 +165,8 @@ DAMAGES = {
     ),
     "container's default route wrong": _damage(
         "container02",
-        "ip route del default; ip route add default via $(ip route | sed 's/.*src //;s/.10 *$/.99/')",
+        "ip route del default;"
+        " ip route add default via $(ip route | sed 's/.*src //;s/.10 *$/.99/')",
         "the route to default is via",
         *_UNREACHED,
         where="node02",
@@ -253,4 +255,19 @@ def test_a_damage_is_named_and_repaired(lab: Home, name: str) -> None:
     assert damage.says in repaired.stdout
     assert lab.failed() == set()
     assert lab("status").returncode == 0
+    assert lab.json("up")["changes"] == []
+
+
+def test_flannels_configuration_is_put_back(lab: Home) -> None:
+    """`status` does not ask etcd; `verify` does, and `up` writes the configuration again."""
+    etcdctl = binaries.find(lambda line: None).etcdctl
+    if etcdctl is None:
+        pytest.skip("there is no etcdctl")
+    key = "/coreos.com/network/config"
+    lab.sh("node01", f'ETCDCTL_API=3 {etcdctl.path} put {key} \'{{"Network": "10.9.0.0/16"}}\'')
+    assert lab.failed() == {"etcd"}
+    (change,) = lab.json("up")["changes"]
+    assert change["step"] == "config"
+    assert key in change["reason"]
+    assert lab.failed() == set()
     assert lab.json("up")["changes"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -132,9 +133,9 @@ def test_odd_words_arrive_as_they_are(place: Place) -> None:
     """Nothing in an operation is taken apart or run by the shell."""
     place.enter()
     node = place.node("node01")
-    daemon = ops.StartDaemon(
-        name="odd", command=("printf", "<%s>", ODD, "", "two  words"), log="/var/log/odd.log"
-    )
+    text = 'printf "<%s>" "$@"; exec sleep 1000'
+    words = ("sh", "-c", text, "sh", ODD, "", "two  words")
+    daemon = ops.StartDaemon(name="odd", command=words, log="/var/log/odd.log")
     node.apply([BRIDGE], kernel.ignore)
     by_script(node, [ops.SetAlias(name="cbr0", alias=ODD), daemon])
     assert node.snapshot().net.links["cbr0"].alias == ODD
@@ -182,8 +183,16 @@ def test_a_machine_that_cannot_start_is_told(place: Place) -> None:
     """Its own words, and no record of it."""
     place.enter()
     node = place.node("node01")
-    container = ops.StartContainer(name="demo", root="/run/demo", programs="/nowhere", ipv6=False)
-    with pytest.raises(OperationError) as caught:
-        by_script(node, [container])
-    assert "/nowhere" in caught.value.detail
+    assert node.run(["mkdir", "/run/odd"]).code == node.run(["touch", "/run/odd/proc"]).code == 0
+    demo = place.start_container("demo")
+    wrong: dict[str, Op] = {
+        "/nowhere": replace(demo, programs="/nowhere"),
+        "'proc'": replace(demo, root="/run/odd"),
+        "/nothing": replace(place.start_node("late"), hosts="/nothing"),
+    }
+    for words, op in wrong.items():
+        for _ in range(5):  # while it ends it may look alive
+            with pytest.raises(OperationError) as caught:
+                by_script(node, [op])
+            assert words in caught.value.detail
     assert node.snapshot().machines == {}

@@ -93,6 +93,7 @@ TAKEN_BACK = (
     Case(ops.SetAlias(name="cbr0", alias="new"), (BRIDGE, ops.SetAlias(name="cbr0", alias="old"))),
     Case(ops.AddAddress(name="cbr0", address="10.5.1.1/24"), (BRIDGE, ops.SetUp(name="cbr0"))),
     Case(ops.AddAddress(name="cbr0", address="10.5.7.1/24"), ADDRESSED),
+    Case(ops.AddAddress(name="vethNS", address="10.5.1.11/24", ns="demo"), INSIDE),
     Case(ops.DelAddress(name="cbr0", address="10.5.1.1/24"), ADDRESSED),
     Case(DEFAULT, INSIDE),
     Case(ops.AddRoute(dst="default", via="10.5.1.2", dev="vethNS", ns="demo"), (*INSIDE, DEFAULT)),

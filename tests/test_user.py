@@ -80,7 +80,7 @@ def place(machine: Path) -> Iterator[Home]:
             "HOME": str(user),
             "VXLAB_CACHE": str(user / "cache"),
             "PATH": f"{machine / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
-            **{variable: "" for variable in binaries.OVERRIDES.values()},
+            **dict.fromkeys(binaries.OVERRIDES.values(), ""),
         },
     )
     yield home

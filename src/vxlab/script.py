@@ -21,9 +21,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A machine's PID 1 is the first process forked after `unshare`: whatever is forked first in a new
 #: PID namespace is its PID 1, and with PID 1 the namespace ends. It ignores SIGCHLD, so that the
 #: kernel reaps the orphans that it inherits; neither dash nor busybox passes an ignored SIGCHLD
-#: on, so GNU env does it. Its stdout stays the pipe until it is ready, so that `$(...)` waits.
+#: on, so GNU env does it. Its stdout stays the pipe until it is ready, so that `$(...)` waits;
+#: one that fails says so there, since it may look alive for a moment after its stdout is closed.
 #: The inner shell is busybox: its own mount and hostname cost no further program.
 #:
+#: A daemon that ended already is recorded as started and gone: who waits for it tells its log.
 #: `stop` looks again when a kill fails: the process may have ended between the look and the kill.
 PRELUDE = f"""\
 export LC_ALL=C
@@ -32,12 +34,13 @@ R={RECORDS}
 pid() {{ read -r p _ <"$R/machines/$1" && echo "$p"; }}
 born() {{ s=; {{ read -r s <"/proc/$1/stat"; }} 2>/dev/null; s=${{s##*) }}; set -- $s
   [ "${{1:-Z}}" != Z ] && echo "${{20}}"; }}
-record() {{ t=$(born "$3") || {{ echo "$2 ended at once" >&2; return 1; }}
+record() {{ case $3 in ''|*[!0-9]*) return 1; esac
+  t=$(born "$3") || {{ echo "$2 ended at once" >&2; return 1; }}
   printf '%s %s\\n%s\\n' "$3" "$t" "${{4:-}}" >"$R/$1/$2"; }}
 daemon() {{ n=$1; l=$2; w=$3; c=$4; shift 4
   [ -d "$w" ] || mkdir -p "$w"; cd "$w" || return 1
   setsid "$@" >>"$l" 2>&1 </dev/null &
-  record daemons "$n" $! "$c"; }}
+  record daemons "$n" $! "$c" 2>/dev/null || printf '%s 0\\n%s\\n' $! "$c" >"$R/daemons/$n"; }}
 stop() {{ f=$R/$1/$2; [ -r "$f" ] || return 0; read -r q t <"$f"; n=0; g=$3
   while [ -n "$t" ] && [ "$(born "$q")" = "$t" ]; do
     kill -s "$g" "$q" || [ "$(born "$q")" != "$t" ] || return 1
@@ -49,7 +52,8 @@ start_node() {{ [ ! -e "$3" ] || rm -rf "$3"; mkdir -p "$3/run" "$3/log" || retu
       {{ [ -L /var/run ] || mount --bind "$3/run" /var/run; }} &&
       mount --bind "$3/log" /var/log && mount --bind "$4" /etc/hosts &&
       mount -t proc proc /proc && {{ mount -t sysfs sysfs /sys 2>/dev/null || :; }} &&
-      exec /usr/bin/env --ignore-signal=CHLD "$1" sleep 2147483647 </dev/null >/dev/null 2>&1; }} &
+      exec /usr/bin/env --ignore-signal=CHLD "$1" sleep 2147483647 </dev/null >/dev/null 2>&1
+      echo failed; }} &
     echo $!' sh "$@") && record machines "$2" "$p"; }}
 start_container() {{ mkdir -p "$3" || return 1
   p=$(unshare --mount --uts --ipc --net --pid --user --map-root-user --propagation slave \\
@@ -61,7 +65,8 @@ start_container() {{ mkdir -p "$3" || return 1
       mount -t proc proc proc && k=/proc/sys/net/ipv6/conf/all/disable_ipv6 &&
       {{ ! [ -w $k ] || echo "$4" >$k; }} &&
       exec /usr/bin/env --ignore-signal=CHLD "$1/busybox" chroot . /bin/busybox sleep 2147483647 \\
-        </dev/null >/dev/null 2>&1; }} &
+        </dev/null >/dev/null 2>&1
+      echo failed; }} &
     echo $!' sh "$@") && record machines "$2" "$p"; }}
 """
 

@@ -43,8 +43,7 @@ _HOLDER = f"""
 exec 3<&0 2>&1
 {{ read -r go <&3 && hostname {SWITCH} && mount --bind "$2/run" /run &&
   mount -t proc proc /proc &&
-  exec /usr/bin/env --ignore-signal=CHLD {MARK}="$3" "$1" sleep 2147483647 </dev/null >/dev/null \\
-    2>&1 3<&-; }} &
+  exec /usr/bin/env --ignore-signal=CHLD "$1" sleep 2147483647 </dev/null >/dev/null 2>&1 3<&-; }} &
 echo $!
 """
 
@@ -75,11 +74,11 @@ class World:
         command = ["unshare", *user, *flags, busybox, "sh", "-c", _HOLDER, "sh"]
         try:
             process = subprocess.Popen(
-                [*command, busybox, str(files), str(directory.path)],
+                [*command, busybox, str(files)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, MARK: str(directory.path)},
                 text=True,
             )
         except FileNotFoundError as error:  # no unshare
@@ -96,7 +95,8 @@ class World:
             process.stdin.write("go\n")
             process.stdin.close()
             said = process.stdout.read()
-        if not record.alive():
+        # One that failed may look alive for a moment after its stdout is closed.
+        if said.strip() or not record.alive():
             raise cls._refused(said)
         return cls(record)
 
