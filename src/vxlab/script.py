@@ -26,6 +26,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: The inner shell is busybox: its own mount and hostname cost no further program.
 #:
 #: A daemon that ended already is recorded as started and gone: who waits for it tells its log.
+#: `rooted` waits for a container's chroot, which comes after its stdout was closed: who entered it
+#: before would be root in the node's own files.
+#:
 #: `stop` looks again when a kill fails: the process may have ended between the look and the kill.
 PRELUDE = f"""\
 export LC_ALL=C
@@ -46,6 +49,10 @@ stop() {{ f=$R/$1/$2; [ -r "$f" ] || return 0; read -r q t <"$f"; n=0; g=$3
     kill -s "$g" "$q" || [ "$(born "$q")" != "$t" ] || return 1
     n=$((n + 1)); [ $n -lt 250 ] || g=KILL; sleep 0.02; done
   rm -f "$f"; }}
+rooted() {{ n=0; case $1 in ''|*[!0-9]*) return 1; esac
+  until [ "/proc/$1/root" -ef "$2" ]; do n=$((n + 1))
+    born "$1" >/dev/null && [ $n -lt 3000 ] || {{ echo "no chroot to $2" >&2; return 1; }}
+    [ $n -lt 500 ] || sleep 0.01; done; }}
 start_node() {{ [ ! -e "$3" ] || rm -rf "$3"; mkdir -p "$3/run" "$3/log" || return 1
   p=$(unshare --mount --uts --ipc --net --pid --propagation slave "$1" sh -c '
     {{ hostname "$2" && mount --bind "$3/run" /run &&
@@ -67,7 +74,7 @@ start_container() {{ mkdir -p "$3" || return 1
       exec /usr/bin/env --ignore-signal=CHLD "$1/busybox" chroot . /bin/busybox sleep 2147483647 \\
         </dev/null >/dev/null 2>&1
       echo failed; }} &
-    echo $!' sh "$@") && record machines "$2" "$p"; }}
+    echo $!' sh "$@") && rooted "$p" "$3" && record machines "$2" "$p"; }}
 """
 
 
