@@ -30,7 +30,16 @@ from vxlab.journal import LabDirectory
 from vxlab.lab import Lab
 from vxlab.netlink import Netlink
 from vxlab.nodes.local import ENVIRONMENT, LocalNode, World
-from vxlab.ops import Op, StartContainer, StartNode
+from vxlab.ops import (
+    AddAddress,
+    AddBridge,
+    AddRoute,
+    AddVeth,
+    Op,
+    SetUp,
+    StartContainer,
+    StartNode,
+)
 from vxlab.steps.node import hosts
 from vxlab.steps.site import SWITCH, Site
 
@@ -342,3 +351,28 @@ def _without_carrier_news(look: Raw) -> list[str]:
         if "UP" in link["flags"] and link["ifname"] not in silent
         if link["operstate"] == "UNKNOWN" or not {"LOWER_UP", "NO-CARRIER"} & set(link["flags"])
     ]
+
+
+# --- operations that several modules try ----------------------------------------------------------
+
+BRIDGE = AddBridge(name="cbr0")
+CABLE = AddVeth(name="vethlocal", peer="vethNS", peer_ns="demo")
+INSIDE = (
+    CABLE,
+    AddAddress(name="vethNS", address="10.5.1.10/24", ns="demo"),
+    SetUp(name="vethNS", ns="demo"),
+)
+DEFAULT = AddRoute(dst="default", via="10.5.1.1", dev="vethNS", ns="demo")
+NEAR = "10.5.1.2 02:00:00:00:00:02"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation, and what has to be there before it."""
+
+    op: Op
+    given: tuple[Op, ...] = ()
+    said: tuple[str, ...] = ()  # the kernel's words, one of these, if it is refused
+
+    def __str__(self) -> str:
+        return str(self.op)[:60]

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,13 +216,3 @@ def cleaned(home: Home) -> None:
         completed = home("teardown", "--all", "--force")
         if completed.returncode:
             raise VxlabError("a test's lab cannot be removed", detail=told(completed))
-
-
-def poll(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    """Wait until something holds; the deadline is for what never will."""
-    import time
-
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.01)

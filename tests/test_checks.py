@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import lablib
 import talk
 from vxlab import labfile
 from vxlab.checks import CHECKS
@@ -576,20 +577,7 @@ def test_what_is_not_good_says_what_was_wanted(name: str) -> None:
 
 def test_codes_are_stable() -> None:
     """Scripts and CI reports look for these."""
-    assert [check.code for check in CHECKS] == [
-        "daemons",
-        "etcd",
-        "lease",
-        "vtep",
-        "entries",
-        "socket",
-        "forwarding",
-        "mtu",
-        "gateway",
-        "pairs",
-        "edge",
-        "encapsulation",
-    ]
+    assert [check.code for check in CHECKS] == lablib.CHECKS
     for check in CHECKS:
         assert {finding.code for finding in check.answer(WORKS)} == {check.code}
 

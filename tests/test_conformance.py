@@ -6,14 +6,29 @@ what iproute2 then prints about both must be equal, interface indexes included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 
 import kernel
-from kernel import KERNEL, Place, by_netlink, by_script, differences, in_child, raw, settled
+from kernel import (
+    BRIDGE,
+    CABLE,
+    DEFAULT,
+    INSIDE,
+    KERNEL,
+    NEAR,
+    Case,
+    Place,
+    by_netlink,
+    by_script,
+    differences,
+    in_child,
+    raw,
+    settled,
+)
 from vxlab import labfile, netlink, ops
 from vxlab.errors import OperationError
 from vxlab.nodes.local import LocalNode
@@ -26,32 +41,11 @@ pytestmark = KERNEL
 
 programs, directory, place = kernel.programs, kernel.directory, kernel.place
 
-BRIDGE = ops.AddBridge(name="cbr0")
-CABLE = ops.AddVeth(name="vethlocal", peer="vethNS", peer_ns="demo")
 ADDRESSED = (
     BRIDGE,
     ops.AddAddress(name="cbr0", address="10.5.1.1/24"),
     ops.SetUp(name="cbr0"),
 )
-INSIDE = (
-    CABLE,
-    ops.AddAddress(name="vethNS", address="10.5.1.10/24", ns="demo"),
-    ops.SetUp(name="vethNS", ns="demo"),
-)
-DEFAULT = ops.AddRoute(dst="default", via="10.5.1.1", dev="vethNS", ns="demo")
-NEAR = "10.5.1.2 02:00:00:00:00:02"
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operation, and what has to be there before it."""
-
-    op: Op
-    given: tuple[Op, ...] = ()
-    said: tuple[str, ...] = ()  # the kernel's words, one of these, if it is refused
-
-    def __str__(self) -> str:
-        return str(self.op)[:60]
 
 
 DONE = (

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lablib import LAB, Home, host_links, leftovers, poll, told
+from kernel import wait_for
+from lablib import LAB, Home, host_links, leftovers, told
 
 pytestmark = LAB
 
@@ -55,7 +56,7 @@ def removed(home: Home) -> None:
     down = home("teardown")
     assert down.returncode == 0, told(down)
     # What a killed process had started itself ends by the closed pipe, a moment later.
-    poll(lambda: leftovers(home.path) == [], f"an empty machine, not {leftovers(home.path)}", 5)
+    wait_for(lambda: leftovers(home.path) == [], f"an empty machine, not {leftovers(home.path)}", 5)
 
 
 def crashed_and_removed(base: Path, point: str, *, again: bool = True) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -11,7 +11,13 @@ import pytest
 
 import kernel
 from kernel import (
+    BRIDGE,
+    CABLE,
+    DEFAULT,
+    INSIDE,
     KERNEL,
+    NEAR,
+    Case,
     Place,
     Raw,
     by_script,
@@ -39,8 +45,6 @@ programs, directory, place = kernel.programs, kernel.directory, kernel.place
 
 LOG = "/var/log/sleep.log"
 SLEEP = ops.StartDaemon(name="sleep", command=("sleep", "1000"), log=LOG)
-BRIDGE = ops.AddBridge(name="cbr0")
-CABLE = ops.AddVeth(name="vethlocal", peer="vethNS", peer_ns="demo")
 #: A bridge without a MAC of its own has its lowest port's, and the last port's leaving changes it.
 OWN_MAC = ops.SetMac(name="cbr0", mac="02:00:00:00:00:01")
 #: An interface that never was up differs for ever from one that was (``qdisc noop``).
@@ -56,24 +60,6 @@ ADDRESSED = (
     ops.AddAddress(name="cbr0", address="10.5.1.1/24"),
     ops.SetUp(name="cbr0"),
 )
-INSIDE = (
-    CABLE,
-    ops.AddAddress(name="vethNS", address="10.5.1.10/24", ns="demo"),
-    ops.SetUp(name="vethNS", ns="demo"),
-)
-DEFAULT = ops.AddRoute(dst="default", via="10.5.1.1", dev="vethNS", ns="demo")
-NEAR = "10.5.1.2 02:00:00:00:00:02"
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operation, and what has to be there before it."""
-
-    op: Op
-    given: tuple[Op, ...] = ()
-
-    def __str__(self) -> str:
-        return str(self.op)[:60]
 
 
 TAKEN_BACK = (

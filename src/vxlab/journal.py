@@ -64,6 +64,11 @@ def process_start(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return start_in(stat)
+
+
+def start_in(stat: str) -> int | None:
+    """The start time in a process's ``stat`` file (proc(5)), in clock ticks; None if it is dead."""
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from vxlab import labfile
-from vxlab.errors import DaemonError, JournalError, OperationError, UsageError
+from vxlab.errors import JournalError, UsageError
 from vxlab.etcd import Etcd
 from vxlab.journal import LabDirectory
 from vxlab.lab import Lab
@@ -18,7 +18,7 @@ from vxlab.ops import pending
 from vxlab.state import State
 from vxlab.steps import STEPS
 from vxlab.steps.etcd import SOCKET
-from vxlab.steps.site import SWITCH, Site, States
+from vxlab.steps.site import SWITCH, Site, States, changed
 
 #: Nodes that are worked on at the same time. More gains nothing: flanneld's start is CPU-bound,
 #: and the fewer flannelds start at once the fewer lose the race for a subnet.
@@ -135,11 +135,10 @@ class Running:
             self._etcd = Etcd(socket, lambda: node.alive("etcd"))
         return self._etcd
 
-    def states(self, *, keys: bool = False) -> dict[str, State]:
+    def states(self) -> dict[str, State]:
         """What the switch and all nodes look like, read in parallel; a node that is down is empty.
 
-        Args:
-            keys: read etcd's keys, too, if it runs.
+        etcd's keys are not asked for.
         """
 
         def look(node: LocalNode) -> State:
@@ -147,33 +146,16 @@ class Running:
 
         members = [self.switch, *self.nodes.values()]
         with ThreadPoolExecutor(WORKERS) as pool:
-            states = dict(zip((n.name for n in members), pool.map(look, members), strict=True))
-        if keys:
-            name = self.site.lab.etcd.node
-            states[name] = replace(states[name], keys=self.keys(states[name]))
-        return states
-
-    def keys(self, state: State) -> dict[str, str]:
-        """etcd's keys, none if it does not run or does not answer."""
-        process = state.daemons.get("etcd")
-        if process is None or not process.alive:
-            return {}
-        try:
-            return self.etcd().keys()
-        except (DaemonError, OperationError):
-            return {}
+            return dict(zip((n.name for n in members), pool.map(look, members), strict=True))
 
 
 def places(lab: Lab, on: str) -> Iterator[tuple[str, str]]:
     """For each node that a step works for: (the lab's node, the machine that is changed)."""
-    if on == "nodes":
-        yield from ((node.name, node.name) for node in lab.nodes)
-    elif on == "cables":
-        yield from ((node.name, SWITCH) for node in lab.nodes)
-    elif on == "switch":
-        yield lab.nodes[0].name, SWITCH
+    if on in ("nodes", "cables"):
+        names = [node.name for node in lab.nodes]
     else:
-        yield lab.etcd.node, lab.etcd.node
+        names = [lab.nodes[0].name if on == "switch" else lab.etcd.node]
+    yield from ((name, changed(on, name)) for name in names)
 
 
 def drift(site: Site, states: States) -> list[Drift]:
@@ -185,10 +167,10 @@ def drift(site: Site, states: States) -> list[Drift]:
     for step in STEPS:
         if step.on == "keys":
             continue
-        for name, changed in places(site.lab, step.on):
+        for name, place in places(site.lab, step.on):
             todo = step.plan(site, site.lab.node(name), states)
             found += [
-                Drift(step.name, changed, reason, str(op))
-                for op, reason in pending(todo, states[changed])
+                Drift(step.name, place, reason, str(op))
+                for op, reason in pending(todo, states[place])
             ]
     return found

@@ -22,7 +22,7 @@ from vxlab.nodes.local import World
 from vxlab.ops import Op, PutKey, StartNode, cleared, pending
 from vxlab.state import SUBNET_ENV, State, SubnetEnv, parse_proc_route, parse_subnet_env
 from vxlab.steps import BY_NAME, etcd, flannel, node, overlay
-from vxlab.steps.site import SWITCH, Site
+from vxlab.steps.site import SWITCH, Site, changed
 
 #: flannel picks a subnet at random; that many lost races in a row do not happen by chance.
 _TRIES = 20
@@ -98,12 +98,13 @@ class _Build:
         self.emit = emit
         self.changes: list[OpDone] = []
         self.fresh = fresh
-        self._keys: dict[str, str] = {}  # etcd's, once it is configured; unknown in a fresh lab
+        # etcd's, once it serves; apart from the states, which other threads replace meanwhile.
+        self._keys: dict[str, str] = {}  # a fresh lab's are not read: there are none yet
         # A machine that is made in this run is known to be empty: no need to look at it.
         self.new = {SWITCH, *running.nodes} if fresh else set[str]()
         self.states: dict[str, State] = dict.fromkeys((SWITCH, *running.nodes), State())
         if not fresh:
-            self.states.update(running.states(keys=True))
+            self.states.update(running.states())
         self._configured = threading.Event()
         self._stop = threading.Event()
 
@@ -156,21 +157,21 @@ class _Build:
         member = self.lab.etcd_node
         begun = time.monotonic()
         self.emit(StepStarted("config", member.name))
+        server = self.running.etcd()
         try:
-            self.running.etcd().wait_healthy()
+            server.wait_healthy()
         except DaemonError as error:
             raise self._with_log(error, member.name, etcd.LOG) from None
-        if member.name not in self.new:
-            keys = self.running.etcd().keys()
-            self.states[member.name] = replace(self.states[member.name], keys=keys)
-        todo = BY_NAME["config"].plan(self.site, member, self.states)
-        done = pending(todo, self.states[member.name])
+        if not self.fresh:
+            self._keys = server.keys()
+        known = self._known()
+        done = pending(BY_NAME["config"].plan(self.site, member, known), known[member.name])
         for op, reason in done:
             assert isinstance(op, PutKey)  # noqa: S101
-            self.running.etcd().put(op.key, op.value)
+            server.put(op.key, op.value)
             self._changed(OpDone("config", member.name, op, reason))
-        if not self.fresh:
-            self._keys = self.running.etcd().keys()
+        if done and not self.fresh:
+            self._keys = server.keys()
         self.emit(StepFinished("config", member.name, time.monotonic() - begun, len(done)))
         self._configured.set()
 
@@ -182,7 +183,7 @@ class _Build:
         begun = time.monotonic()
         self.emit(StepStarted(name, member.name))
         step = BY_NAME[name]
-        place = SWITCH if step.on in ("switch", "cables") else member.name
+        place = changed(step.on, member.name)
         plan = list(step.plan(self.site, member, self._known()))
         changes = self._apply(name, member, place, plan)
         if ready is not None:
@@ -218,7 +219,7 @@ class _Build:
             error.where = f"{error.where} · {step}"
             raise
         if place not in self.new:
-            self.states[place] = replace(target.snapshot(), keys=before.keys)
+            self.states[place] = target.snapshot()
         return len(todo)
 
     def _changed(self, event: OpDone) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vxlab import netlink, script, state
 from vxlab.errors import MissingError, OperationError
-from vxlab.journal import LabDirectory, WorldRecord, boot_id, process_start
+from vxlab.journal import LabDirectory, WorldRecord, boot_id, process_start, start_in
 from vxlab.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns
 from vxlab.nodes import Completed
 from vxlab.ops import AddVeth, Op, StartContainer, StartNode, StopMachine, record_path
@@ -137,11 +137,10 @@ def machine(holder: str, name: str) -> str | None:
     try:
         record = Path(f"{holder}/root{record_path('machines', name)}").read_text()
         pid, start = record.split()[:2]
-        stat = Path(f"{holder}/root/proc/{pid}/stat").read_text()
+        seen = start_in(Path(f"{holder}/root/proc/{pid}/stat").read_text())
     except (OSError, ValueError):
         return None
-    fields = stat.rpartition(")")[2].split()
-    return f"{holder}/root/proc/{pid}" if fields[19] == start and fields[0] not in "ZX" else None
+    return f"{holder}/root/proc/{pid}" if str(seen) == start else None
 
 
 def entering(proc: str, *, user: bool = False, root: bool = False) -> list[str]:
@@ -156,6 +155,11 @@ def entering(proc: str, *, user: bool = False, root: bool = False) -> list[str]:
     if root:
         flags += [f"--root={proc}/root", f"--wd={proc}/root"]
     return ["nsenter", *flags]
+
+
+def _down(machine_name: str, where: str) -> OperationError:
+    hint = "run `vxlab up` to repair it"
+    return OperationError(f"{machine_name} does not run", where=where, hint=hint)
 
 
 class LocalNode:
@@ -181,12 +185,8 @@ class LocalNode:
         Raises:
             OperationError: it does not run.
         """
-        if self._proc is None:
-            self._proc = machine(self._holder, self.name)
-        if self._proc is None:
-            raise OperationError(
-                f"{self.name} does not run", where=self.name, hint="run `vxlab up` to repair it"
-            )
+        if not self.running() or self._proc is None:
+            raise _down(self.name, self.name)
         return self._proc
 
     def running(self) -> bool:
@@ -208,9 +208,7 @@ class LocalNode:
         """The /proc directory of a container (or, on the switch, of a node)."""
         found = machine(self.proc, container)
         if found is None:
-            raise OperationError(
-                f"{container} does not run", where=self.name, hint="run `vxlab up` to repair it"
-            )
+            raise _down(container, self.name)
         return found
 
     # --- changing -------------------------------------------------------------------------------
@@ -295,8 +293,7 @@ class LocalNode:
             return False
         pid, start = record[:2]
         stat = self.read(f"/proc/{pid}/stat")
-        fields = stat.rpartition(")")[2].split() if stat else []
-        return bool(fields) and fields[0] not in "ZX" and fields[19] == start
+        return stat is not None and str(start_in(stat)) == start
 
     def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
         process = subprocess.run(

@@ -27,6 +27,11 @@ class Site:
     programs: str  # busybox and its applets, which containers see as /bin
 
 
+def changed(on: str, node: str) -> str:
+    """The machine that a step changes when it works for a node: the node itself or the switch."""
+    return SWITCH if on in ("switch", "cables") else node
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of the talk: what it is called and what it would change on a node.
