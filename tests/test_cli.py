@@ -35,7 +35,7 @@ from vxlab.engine.running import save
 from vxlab.errors import UsageError, VxlabError
 from vxlab.journal import LabDirectory, boot_id
 from vxlab.labfile import LabFileError
-from vxlab.steps import STEPS
+from vxlab.steps import steps_of
 
 EVERY = pytest.mark.parametrize("name", COMMANDS)
 VXLAB = [sys.executable, "-m", "vxlab"]
@@ -455,7 +455,7 @@ def test_output_for_programs_of_a_whole_lab(vxlab: Vxlab, tmp_path: Path) -> Non
     """up, status, verify, exec, ls and teardown, as a program uses them."""
     built = parsed(vxlab("up", "--json"))
     assert (built["lab"], built["fresh"]) == ("talk", True)
-    assert [s["step"] for s in built["steps"]] == [s.name for s in STEPS]
+    assert [s["step"] for s in built["steps"]] == [s.name for s in steps_of(talk.TALK)]
     assert sum(s["changes"] for s in built["steps"]) == len(built["changes"])
 
     status = parsed(vxlab("status", "--json"))

@@ -367,7 +367,7 @@ def test_the_error_carries_every_problem() -> None:
             2,
             "nodes.node01.adress",
             "an unknown key",
-            "one of address, containers, subnet",
+            "one of ssh, address, interface, containers, subnet",
             "did you mean address?",
         ),
         Problem(
@@ -482,7 +482,8 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 def test_the_labs_have_names_of_their_own() -> None:
     """All of them can be up at once."""
     names = [labfile.load(LABS / f"{name}.yaml").name for name in LAB_NAMES]
-    assert names == ["direct-routing", "four-node", "host-gw", "jumbo", "talk", "vni-port"]
+    expected = ["direct-routing", "four-node", "host-gw", "jumbo", "talk-ssh", "talk", "vni-port"]
+    assert names == expected
 
 
 def test_two_node_is_the_default() -> None:
@@ -587,6 +588,9 @@ def test_the_schema_takes_the_labs(name: str) -> None:
         {"nodes": {}},
         {"nodes": {"switch": None}},
         {"nodes": {"a": {"containers": ["web", "Web"]}}},
+        {"nodes": {"a": {"ssh": "-oProxyCommand=x", "address": "10.0.0.1"}}},
+        {"nodes": {"a": {"ssh": "h:65536", "address": "10.0.0.1"}}},
+        {"nodes": {"a": {"ssh": "h", "interface": "cbr0"}}},
     ],
 )
 def test_the_schema_refuses_what_the_form_refuses(document: object) -> None:

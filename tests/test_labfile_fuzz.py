@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vxlab import labfile
-from vxlab.lab import Lab
+from vxlab.lab import UNKNOWN, Lab
 from vxlab.labfile import LabFileError
 
 VALIDATOR = jsonschema.Draft202012Validator(labfile.schema())
@@ -27,6 +28,7 @@ PIECES = st.sampled_from(
     [
         *("name", "underlay", "overlay", "nodes", "etcd", "ipv6", "backend", "Type", "vxlan"),
         *("network", "mtu", "address", "containers", "subnet", "subnet_length", "node01"),
+        *("ssh", "interface", "insecure", "me@host:22", "[::1]", "eth1", "@"),
         *(": ", ":", "\n", "\n  ", "\n    ", "\t", "- ", "? ", "[", "]", "{", "}", ", ", "#", " "),
         *("&a ", "*a", "<<", "!!set ", "!!binary ", "!x ", "%YAML 9.9\n", "---\n", "...\n"),
         *("|\n", ">-\n", '"', "'", "\\x", '"\\ud800"', '"\\UFFFFFFFF"', "\0", "\x85", "\ufeff"),
@@ -44,6 +46,7 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=20),
     st.sampled_from(["vxlan", "host-gw", "udp", "node01", "node02", "container01", "eth0", "a"]),
+    st.sampled_from(["h", "me@h", "h:22", "[::1]", "[::1]:22", "1.2.3", "eth1", "-x", "a@b@c"]),
     st.ip_addresses().map(str),
     st.ip_addresses(v=4, network="192.168.56.0/24").map(str),
     st.tuples(st.ip_addresses(v=4, network="10.5.0.0/16"), st.integers(0, 33)).map(
@@ -81,11 +84,18 @@ def check(text: str) -> Lab | LabFileError:
         json.dumps(result.as_json())
         return result
     assert labfile.loads(labfile.dumps(result), "stored") == result
-    addresses = [node.address for node in result.nodes]
+    addresses = [node.address for node in result.nodes if node.address != UNKNOWN]
     assert len(set(addresses)) == len(addresses)
-    assert [a for a in addresses if a.network != result.underlay.network] == []
-    assert result.overlay_mtu >= 576
+    assert result.overlay_mtu >= 576 or (result.remote and result.overlay_mtu == 0)
     assert result.etcd_node in result.nodes
+    assert {bool(node.ssh) for node in result.nodes} == {result.remote}
+    if result.remote:
+        assert [n for n in result.nodes if n.address == UNKNOWN and not n.interface] == []
+        assert [a for a in addresses if a.network.overlaps(result.overlay.network)] == []
+    else:
+        assert [a for a in addresses if a.network != result.underlay.network] == []
+        assert [n for n in result.nodes if n.interface] == []
+        assert not result.etcd.insecure
     return result
 
 
@@ -149,6 +159,16 @@ def whole_lab() -> dict[str, Any]:
     return document
 
 
+def whole_lab_of_hosts() -> dict[str, Any]:
+    """The same for real hosts."""
+    document = whole_lab()
+    document["underlay"] = {"network": "192.168.0.0/16", "mtu": 1500, "interface": "eth1"}
+    document["etcd"]["insecure"] = True
+    for name, node in document["nodes"].items():
+        node.update(ssh=f"me@{name}:22", interface="eth1")
+    return document
+
+
 def places(document: Any) -> list[tuple[Any, Any]]:
     """Every container in a document with every key or position in it."""
     found = []
@@ -162,8 +182,8 @@ def places(document: Any) -> list[tuple[Any, Any]]:
 
 @st.composite
 def mutated_labs(draw: st.DrawFn) -> Any:
-    """The whole lab with some values replaced, taken out, moved or put under another key."""
-    document: Any = whole_lab()
+    """A whole lab with some values replaced, taken out, moved or put under another key."""
+    document: Any = draw(st.sampled_from([whole_lab, whole_lab_of_hosts]))()
     for _ in range(draw(st.integers(0, 4))):
         found = places(document)
         if not found:
@@ -207,9 +227,10 @@ def test_both_parsers_agree(document: Any) -> None:
         assert without == with_libyaml
 
 
-def test_the_mutations_start_from_a_lab() -> None:
+@pytest.mark.parametrize("whole", [whole_lab, whole_lab_of_hosts])
+def test_the_mutations_start_from_a_lab(whole: Callable[[], dict[str, Any]]) -> None:
     """Without a mutation there is nothing wrong, so what is reported comes from the mutations."""
-    assert isinstance(check(json.dumps(whole_lab())), Lab)
+    assert isinstance(check(json.dumps(whole())), Lab)
 
 
 @pytest.mark.parametrize("seed", range(20))

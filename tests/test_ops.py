@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from dataclasses import fields, replace
@@ -24,9 +25,14 @@ from vxlab.ops import (
     DelAddress,
     DelLink,
     DelRoute,
+    FlushRoutes,
+    MakePlace,
     NodeOp,
     Op,
+    PutFile,
     PutKey,
+    Remove,
+    RestoreFirewall,
     SetAlias,
     SetMac,
     SetMaster,
@@ -35,18 +41,24 @@ from vxlab.ops import (
     SetUp,
     StartContainer,
     StartDaemon,
+    StartFlanneld,
     StartNode,
     StopDaemon,
     StopMachine,
     cleared,
     from_json,
+    outlasting,
     pending,
     to_json,
 )
-from vxlab.state import Link, Neighbour, Net, Process, Route, State
+from vxlab.state import Firewall, Link, Neighbour, Net, Process, Route, State
 
 MAC = "02:00:c0:a8:38:15"
 NEIGHBOURS = ("192.168.56.22 02:00:c0:a8:38:16", "192.168.56.23 02:00:c0:a8:38:17")
+OVERLAY = "10.5.0.0/16"
+PLACE, SECRET, GONE = "/run/etcd", "/var/lib/vxlab/talk/tls/client-key.pem", "/var/log/old.log"
+TEXT = "a key's text\n"
+DIGEST = hashlib.sha256(TEXT.encode()).hexdigest()
 COMMAND = ("/opt/flanneld", "--public-ip=192.168.56.21", "--iface=eth0")
 
 #: One of each, as the talk's lab has it.
@@ -61,7 +73,12 @@ SAMPLES: dict[str, Op] = {
         DelAddress(name="cbr0", address="10.5.9.1/24"),
         DelLink(name="old0"),
         DelRoute(dst="10.9.0.0/24", via="192.168.56.99", dev="eth0"),
+        FlushRoutes(network="10.9.0.0/16"),
+        MakePlace(path=PLACE),
+        PutFile(path=SECRET, text=TEXT),
         PutKey(key="/coreos.com/network/config", value='{"Network": "10.5.0.0/16"}'),
+        Remove(path=GONE),
+        RestoreFirewall(policy="DROP", table=True, chain=True),
         SetAlias(name="cbr0", alias="vxlab:talk"),
         SetMac(name="eth0", mac=MAC),
         SetMaster(name="vethlocal", master="cbr0"),
@@ -72,6 +89,13 @@ SAMPLES: dict[str, Op] = {
             name="container01", root="/run/container-demo/c", programs="/opt/b", ipv6=False
         ),
         StartDaemon(name="flannel", command=COMMAND, log="/var/log/flannel.log"),
+        StartFlanneld(
+            name="flannel",
+            command=COMMAND,
+            log="/var/log/flannel.log",
+            device="flannel.1",
+            network=OVERLAY,
+        ),
         StartNode(name="node01", directory="/lab/nodes/node01", hosts="/lab/hosts", busybox="/b"),
         StopDaemon(name="old"),
         StopMachine(name="gone"),
@@ -102,6 +126,8 @@ DONE = State(
     machines={"container01": Process(27, 99, True), "node01": Process(12, 98, True)},
     daemons={"flannel": Process(40, 99, True, command=" ".join(COMMAND))},
     keys={"/coreos.com/network/config": '{"Network": "10.5.0.0/16"}'},
+    files={PLACE: "directory", SECRET: DIGEST},
+    firewall=Firewall("DROP", table=True, chain=True, flannel=False),
 )
 
 #: A node on which something else is in the place of each of them.
@@ -131,13 +157,21 @@ OTHERWISE = State(
     machines={"container01": Process(27, 99, False), "gone": Process(30, 99, True)},
     daemons={"flannel": Process(40, 99, True, command="flanneld"), "old": Process(5, 9, True)},
     keys={"/coreos.com/network/config": "{}"},
+    files={SECRET: "0" * 64, GONE: "log"},
+    firewall=Firewall("ACCEPT", table=False, chain=False, flannel=False),
 )
 
-#: Fields that leave no trace which a snapshot could show: how a process is started. They are the
-#: same for a lab's whole life; what may change is in the command.
+#: Fields that leave no trace which a snapshot could show: how a process is started, how a file is
+#: made. They are the same for a lab's whole life; what may change is in the command.
 UNSEEN = {
     ("StartDaemon", "log"),
     ("StartDaemon", "cwd"),
+    ("StartFlanneld", "log"),
+    ("StartFlanneld", "cwd"),
+    ("StartFlanneld", "device"),
+    ("StartFlanneld", "network"),
+    ("MakePlace", "directory"),
+    ("PutFile", "mode"),
     ("StartNode", "directory"),
     ("StartNode", "hosts"),
     ("StartNode", "busybox"),
@@ -146,7 +180,9 @@ UNSEEN = {
     ("StartContainer", "ipv6"),
 }
 #: These hold where something is not.
-REMOVING = (DelAddress, DelLink, DelRoute, StopDaemon, StopMachine)
+REMOVING = (DelAddress, DelLink, DelRoute, FlushRoutes, Remove, StopDaemon, StopMachine)
+#: Another value, where a digit more would be none.
+NETWORKS = {("FlushRoutes", "network"): "10.8.0.0/16"}
 
 EVERY = pytest.mark.parametrize("name", sorted(REGISTRY))
 
@@ -215,8 +251,14 @@ def test_shell_texts_quote_what_they_are_given() -> None:
         SetSysctl(key="net.ipv4.ip_forward", value=hostile).shell(),
         StartDaemon(name="etcd", command=(hostile,), log="/l").shell(),
         StartNode(name="n", directory=hostile, hosts="h", busybox="b").shell(),
+        MakePlace(path=hostile).shell(),
+        PutFile(path="/l", text=hostile).shell(),
+        PutFile(path=f"/{hostile}/l", text="x").shell().replace("'/a b", "'a b"),
+        Remove(path=hostile).shell(),
+        FlushRoutes(network=hostile).shell(),
+        RestoreFirewall(policy=hostile, table=True, chain=True).shell(),
     ]
-    assert [quoted in text for text in texts] == [True] * 4
+    assert [quoted in text for text in texts] == [True] * 10
 
 
 @EVERY
@@ -244,7 +286,8 @@ def test_gives_a_reason_on_a_node_that_is_otherwise(name: str) -> None:
 def test_every_field_tells_what_is_removed(name: str, field: str) -> None:
     """What differs in one field alone is something else, and that is not there."""
     op = SAMPLES[name]
-    changed: Any = replace(op, **{field: other(getattr(op, field))})
+    wrong = NETWORKS.get((name, field)) or other(getattr(op, field))
+    changed: Any = replace(op, **{field: wrong})
     assert (bool(op.holds(OTHERWISE)), changed.holds(OTHERWISE)) == (True, None)
 
 
@@ -309,6 +352,26 @@ def test_unseen_fields_exist() -> None:
             replace(DONE, machines={"container01": Process(27, 99, False)}),
             "container01's PID 1 (27) is gone",
         ),
+        (MakePlace(path=PLACE), State(), "/run/etcd does not exist"),
+        (Remove(path=PLACE), DONE, "/run/etcd exists"),
+        (PutFile(path=SECRET, text=TEXT), State(), f"{SECRET} does not exist"),
+        (PutFile(path=SECRET, text="other"), DONE, f"{SECRET} has other contents"),
+        (PutFile(path=SECRET), State(), f"{SECRET} does not exist"),
+        (
+            FlushRoutes(network=OVERLAY),
+            State(net=Net(routes=(Route("10.5.2.0/24", "192.168.56.22", "eth0"),))),
+            "routes into 10.5.0.0/16 exist",
+        ),
+        (
+            RestoreFirewall(policy="DROP", table=True, chain=True),
+            replace(DONE, firewall=Firewall("DROP", table=True, chain=True, flannel=True)),
+            "flannel's rules are in the firewall",
+        ),
+        (
+            RestoreFirewall(policy="DROP", table=True, chain=True),
+            OTHERWISE,
+            "the FORWARD chain is not as it was",
+        ),
         (
             AddAddress(name="eth0", address="192.168.56.21/24"),
             replace(
@@ -332,6 +395,36 @@ def test_reasons(op: Op, state: State, reason: str) -> None:
     assert op.holds(state) == reason
 
 
+def test_a_file_whose_text_nobody_knows_any_more_only_has_to_be_there() -> None:
+    """Keys are not kept: on a second `up` there is no text to compare with."""
+    assert PutFile(path=SECRET).holds(DONE) is None
+    assert PutFile(path=SECRET).holds(OTHERWISE) is None
+
+
+def test_a_files_text_is_on_no_command_line() -> None:
+    """Anybody on a host may look at others' arguments; only the shell itself sees a key."""
+    op = PutFile(path=SECRET, text=TEXT)
+    assert TEXT not in " ".join(op.argv())
+    assert TEXT not in str(op)
+
+
+@pytest.mark.parametrize(
+    ("dst", "inside"),
+    [
+        ("10.5.0.0/16", True),
+        ("10.5.2.0/24", True),
+        ("10.5.2.7", True),
+        ("10.0.0.0/8", False),
+        ("10.6.0.0/24", False),
+        ("default", False),
+    ],
+)
+def test_routes_into_a_network(dst: str, inside: bool) -> None:
+    """The network itself and its parts; what it is a part of is somebody else's."""
+    route = Route(dst, "192.168.56.22", "eth0")
+    assert Net(routes=(route,)).routes_into(OVERLAY) == ((route,) if inside else ())
+
+
 def test_a_veth_on_the_switch_is_judged_without_looking_into_the_node() -> None:
     """The switch's snapshot does not read the nodes' networks; that the node lives is enough."""
     cable = AddVeth(name="node01", peer="eth0", peer_ns="node01")
@@ -353,10 +446,16 @@ def test_operations_of_the_node_itself_refuse_a_machine() -> None:
     """A sysctl or a daemon is the node's; a `ns` there would be ignored silently."""
     own = {name: op for name, op in SAMPLES.items() if isinstance(op, NodeOp)}
     assert sorted(own) == [
+        "FlushRoutes",
+        "MakePlace",
+        "PutFile",
         "PutKey",
+        "Remove",
+        "RestoreFirewall",
         "SetSysctl",
         "StartContainer",
         "StartDaemon",
+        "StartFlanneld",
         "StartNode",
         "StopDaemon",
         "StopMachine",
@@ -401,6 +500,9 @@ def test_undo_gives_back_what_was_there(name: str) -> None:
         (AddBridge(name="cbr0"), DelLink(name="cbr0")),
         (AddVeth(name="v", peer="p", peer_ns="c"), DelLink(name="v")),
         (StartDaemon(name="etcd", command=("e",), log="/l"), StopDaemon(name="etcd")),
+        (MakePlace(path=PLACE), Remove(path=PLACE)),
+        (MakePlace(path=GONE, directory=False), Remove(path=GONE)),
+        (PutFile(path=SECRET, text=TEXT), Remove(path=SECRET)),
         (
             StartContainer(name="c", root="/r", programs="/p", ipv6=False),
             StopMachine(name="c"),
@@ -430,14 +532,86 @@ def test_undo_of_what_was_not_there(op: Op) -> None:
     assert op.undo(OTHERWISE) == ()
 
 
+FLANNELD = StartFlanneld(name="flannel", command=COMMAND, log="/l", network=OVERLAY)
+
+
+@pytest.mark.parametrize(
+    ("op", "firewall", "undo"),
+    [
+        (FLANNELD, None, [FlushRoutes(network=OVERLAY)]),
+        (
+            replace(FLANNELD, device="flannel.1"),
+            None,
+            [DelLink(name="flannel.1"), FlushRoutes(network=OVERLAY)],
+        ),
+        (
+            FLANNELD,
+            Firewall("DROP", table=True, chain=False, flannel=False),
+            [
+                FlushRoutes(network=OVERLAY),
+                RestoreFirewall(policy="DROP", table=True, chain=False),
+            ],
+        ),
+        (
+            FLANNELD,
+            Firewall("ACCEPT", table=True, chain=True, flannel=True),
+            [FlushRoutes(network=OVERLAY)],
+        ),
+    ],
+    ids=["host-gw", "vxlan", "a real host", "started again"],
+)
+def test_undo_of_flanneld(op: StartFlanneld, firewall: Firewall | None, undo: list[Op]) -> None:
+    """First it ends, then goes what it left; what was before a restart is no state to go back to."""
+    before = replace(OTHERWISE, firewall=firewall)
+    assert list(op.undo(before)) == [StopDaemon(name="flannel"), *undo]
+
+
+def forwarding(**values: str) -> State:
+    """A node with these switches, the interfaces' own by their names."""
+    keys = {f"net.ipv4.conf.{name.replace('_', '/')}.forwarding": v for name, v in values.items()}
+    return State(net=Net(sysctls={"net.ipv4.ip_forward": "0", **keys}))
+
+
+def test_undo_of_ip_forward_restores_every_interfaces_own() -> None:
+    """The kernel writes the value into every interface; one may have had another."""
+    before = forwarding(all="0", default="0", eth0="1", eth0_100="0")
+    assert [str(op) for op in SetSysctl(key="net.ipv4.ip_forward", value="1").undo(before)] == [
+        "sysctl -w net.ipv4.ip_forward=0",
+        "sysctl -w net.ipv4.conf.all.forwarding=0",
+        "sysctl -w net.ipv4.conf.default.forwarding=0",
+        "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+        "sysctl -w net.ipv4.conf.eth0/100.forwarding=0",
+    ]
+
+
+def test_undo_of_another_switch_is_that_switch() -> None:
+    """IPv6's has no interfaces' values to it."""
+    op = SetSysctl(key="net.ipv6.conf.all.disable_ipv6", value="1")
+    before = forwarding(eth0="1")
+    before = replace(
+        before, net=replace(before.net, sysctls={**before.net.sysctls, op.key: "0"})
+    )
+    assert op.undo(before) == (replace(op, value="0"),)
+
+
+def test_a_dot_in_an_interfaces_name() -> None:
+    """sysctl(8) writes it as a slash; below /proc/sys it is a dot."""
+    op = SetSysctl(key="net.ipv4.conf.eth0/100.forwarding", value="1")
+    assert op.path == "net/ipv4/conf/eth0.100/forwarding"
+    assert "echo 1 >/proc/sys/net/ipv4/conf/eth0.100/forwarding" in op.shell()
+    assert op.holds(forwarding(eth0_100="1")) is None
+
+
 @EVERY
 def test_undo_of_a_node_that_was_otherwise_then_holds_there(name: str) -> None:
     """Once everything is taken back the node is as it was: the undo holds on the old state.
 
-    What went out of the way first is put back by its own undo.
+    What went out of the way first is put back by its own undo. A lab's file that is written anew
+    is not: its place is the lab's.
     """
     op = SAMPLES[name]
-    before = State() if op.clears(OTHERWISE) or isinstance(op, REMOVING) else OTHERWISE
+    new = op.clears(OTHERWISE) or isinstance(op, (*REMOVING, PutFile))
+    before = State() if new else OTHERWISE
     assert [back.holds(before) for back in op.undo(before) if not isinstance(op, REMOVING)] == [
         None for _ in op.undo(before) if not isinstance(op, REMOVING)
     ]
@@ -585,6 +759,45 @@ def test_an_interface_of_the_same_name_elsewhere_is_not_new() -> None:
         SetMtu(name="vethNS", mtu=1450, ns="container02"),
     ]
     assert [op for op, _ in pending(todo, state)] == [todo[0], todo[2]]
+
+
+# --- what an undo can do without -----------------------------------------------------------------
+
+
+def test_an_undo_leaves_out_what_goes_with_an_interface() -> None:
+    """Its address, MTU and bridge need not be taken back: it goes. So does the cable's far end."""
+    undo: list[Op] = [
+        DelRoute(dst="default", via="10.5.1.1", dev="vethNS", ns="demo"),
+        SetUp(name="cbr0", up=False),
+        SetMaster(name="vethlocal", master=""),
+        DelAddress(name="cbr0", address="10.5.1.1/24"),
+        DelLink(name="cbr0"),
+        SetMtu(name="vethlocal", mtu=1500),
+        SetMtu(name="eth0", mtu=9000),
+        DelAddress(name="vethNS", address="10.5.1.10/24", ns="demo"),
+        DelLink(name="vethlocal"),
+        StopMachine(name="demo"),
+        StopDaemon(name="flannel"),
+        DelLink(name="flannel.1"),
+        FlushRoutes(network=OVERLAY),
+        RestoreFirewall(policy="DROP", table=True, chain=True),
+        SetSysctl(key="net.ipv4.ip_forward", value="0"),
+        Remove(path=PLACE),
+    ]
+    kept = (DelLink, StopMachine, StopDaemon, FlushRoutes, RestoreFirewall, SetSysctl, Remove)
+    eth0 = SetMtu(name="eth0", mtu=9000)
+    assert outlasting(undo) == [op for op in undo if isinstance(op, kept) or op == eth0]
+
+
+def test_an_undo_keeps_what_is_of_the_same_name_elsewhere() -> None:
+    """The node's own vethNS, if it had one, is not the container's."""
+    undo: list[Op] = [
+        SetMtu(name="vethNS", mtu=1400),
+        SetMtu(name="cbr0", mtu=1400, ns="other"),
+        DelLink(name="vethNS", ns="demo"),
+        DelLink(name="cbr0"),
+    ]
+    assert outlasting(undo) == undo
 
 
 # --- the journal's form -------------------------------------------------------------------------

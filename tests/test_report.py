@@ -25,7 +25,9 @@ from vxlab.errors import JournalError, OperationError, VxlabError
 from vxlab.ops import SetMtu
 from vxlab.report import findings, text
 from vxlab.report.progress import Download, Progress
-from vxlab.steps import STEPS
+from vxlab.steps import steps_of
+
+STEPS = steps_of(talk.TALK)
 
 
 class Terminal(io.StringIO):

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from lablib import CHECKS, LAB, Home, cleaned, findings, leftovers, rows
+from vxlab import labfile
 
 pytestmark = LAB
 
 LABS = Path(__file__).parents[1] / "labs"
-NAMES = sorted(path.stem for path in LABS.glob("*.yaml"))
+#: The labs whose nodes are on this machine.
+NAMES = sorted(path.stem for path in LABS.glob("*.yaml") if not labfile.load(path).remote)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from vxlab.engine.running import drift, places
 from vxlab.lab import Lab
 from vxlab.ops import AddAddress, AddNeighbours, Op, PutKey, SetMtu, SetSysctl, StartDaemon, pending
 from vxlab.state import State
-from vxlab.steps import BY_NAME, STEPS, bridge, node, overlay
+from vxlab.steps import BY_NAME, bridge, node, overlay, steps_of
 from vxlab.steps.address import container_address
 from vxlab.steps.site import SWITCH, States
 
@@ -73,7 +73,7 @@ def planned(step: str, lab: Lab, states: States, member: int = 0) -> list[Op]:
 def plan(lab: Lab, states: States) -> str:
     """Every step, every machine that it changes, every command."""
     lines = []
-    for step in STEPS:
+    for step in steps_of(lab):
         lines.append(f"# {step.name}: {step.title}")
         for name, changed in places(lab, step.on):
             todo = step.plan(talk.site(lab), lab.node(name), states)
@@ -115,7 +115,7 @@ sysctl -w net.ipv4.ip_forward=1
 def test_the_talks_commands_are_recognisable() -> None:
     """Who has seen the talk finds its commands word for word."""
     lab = talk.TALK
-    done = {str(op) for step in STEPS for op in planned(step.name, lab, leased(lab))}
+    done = {str(op) for step in steps_of(lab) for op in planned(step.name, lab, leased(lab))}
     assert [line for line in TALK.splitlines() if line not in done] == []
 
 
@@ -143,7 +143,7 @@ def test_the_talks_container_is_recognisable() -> None:
 
 def test_the_order_is_the_talks() -> None:
     """The steps that the talk has, in its order; `switch` and `node` build its two machines."""
-    assert [step.name for step in STEPS] == [
+    assert [step.name for step in steps_of(talk.TALK)] == [
         "switch",
         "node",
         "underlay",
@@ -192,7 +192,7 @@ def test_a_plan_on_nothing_is_all_to_be_done() -> None:
     """On nodes that were never built every operation is pending."""
     lab = talk.TALK
     states = empty(lab)
-    for step in STEPS:
+    for step in steps_of(lab):
         for name, changed in places(lab, step.on):
             todo = list(step.plan(talk.site(lab), lab.node(name), states))
             assert [op for op, _ in pending(todo, states[changed])] == todo
@@ -342,7 +342,7 @@ def test_where_which_mtu_goes(name: str, outer: int, inner: int) -> None:
 def test_every_interface_carries_the_labs_mark() -> None:
     """What vxlab made can be told from what was there before."""
     lab = talk.TALK
-    ops = [op for step in STEPS for op in planned(step.name, lab, leased(lab))]
+    ops = [op for step in steps_of(lab) for op in planned(step.name, lab, leased(lab))]
     made = {(op.ns, op.name) for op in ops if hasattr(op, "name") and "link add" in str(op)}
     marked = {(op.ns, op.name) for op in ops if hasattr(op, "alias") and hasattr(op, "name")}
     assert made <= marked

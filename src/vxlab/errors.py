@@ -3,11 +3,13 @@
     VxlabError                       exit  what it means
     ├── UsageError                    64   the command line does not make sense for this lab
     ├── LabFileError                  65   the lab file is wrong (all problems at once)
-    ├── MissingError                  69   this machine lacks a program or a kernel feature
+    ├── UnreachableError              68   a host does not answer, or its connection was lost
+    ├── MissingError                  69   a machine lacks a program or a feature, or is taken
     ├── OperationError                70   a change to a node failed
     │   └── DaemonError               70   etcd or flanneld died or never became ready
     ├── JournalError                  74   the lab's directory is damaged, foreign or not writable
-    └── BusyError                     75   another command works on this lab
+    ├── BusyError                     75   another command works on this lab
+    └── RefusedError                  77   a host's key is not known, or it refused login or sudo
 
 ``vxlab verify`` adds its verdicts: 0 all good, 1 a check failed, 2 something could not be measured.
 A run stopped with Ctrl-C exits with 130. The numbers above 63 follow ``sysexits.h``.
@@ -53,8 +55,14 @@ class UsageError(VxlabError):
     exit_code = 64
 
 
+class UnreachableError(VxlabError):
+    """A host cannot be reached over SSH, or the connection was lost in the middle."""
+
+    exit_code = 68
+
+
 class MissingError(VxlabError):
-    """This machine lacks a program or a kernel feature."""
+    """A machine lacks a program or a kernel feature, or has what a lab must not take over."""
 
     exit_code = 69
 
@@ -79,3 +87,9 @@ class BusyError(VxlabError):
     """Another command works on this lab at the moment."""
 
     exit_code = 75
+
+
+class RefusedError(VxlabError):
+    """A host's key is unknown or has changed, or the host refused the login or sudo."""
+
+    exit_code = 77

@@ -285,6 +285,16 @@ class LabDirectory:
                 return record
         return None
 
+    def hosts(self) -> dict[str, str] | None:
+        """Where the hosts of a lab on real hosts are, by node; None for a lab on this machine.
+
+        What was changed on them is in their own journals.
+        """
+        for entry in reversed(self.entries()):
+            if "hosts" in entry:
+                return dict(entry["hosts"])
+        return None
+
     # --- the rest -------------------------------------------------------------------------------
 
     def write(self, name: str, text: str) -> None:

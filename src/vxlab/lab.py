@@ -15,13 +15,23 @@ from vxlab import mtu
 #: flannel's configuration key in etcd (flannel's --etcd-prefix default, and the talk's).
 FLANNEL_PREFIX = "/coreos.com/network"
 
+#: The underlay address of a real host that was not asked yet.
+UNKNOWN = IPv4Interface("0.0.0.0/0")
+
+#: The underlay of real hosts, which may be several networks with routers between them.
+ANYWHERE = UNKNOWN.network
+
 #: Host number of a node's first container in its subnet; the next container has the next one.
 FIRST_CONTAINER_HOST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """The network between the nodes, which carries the outer packets."""
+    """The network between the nodes, which carries the outer packets.
+
+    Real hosts bring their own. Unless the lab file says something, their `network` is `ANYWHERE`,
+    their `interface` empty (each node has its own), and `mtu` is 0 until they were asked.
+    """
 
     network: IPv4Network
     mtu: int  # bytes
@@ -86,6 +96,7 @@ class Etcd:
     port: int = 2379
     heartbeat_interval: int = 10
     election_timeout: int = 50
+    insecure: bool = False  # real hosts: plain http, as in the talk, instead of mutual TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +115,17 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine of the lab, with its underlay address."""
+    """One machine of the lab, with its underlay address.
+
+    A real host may be told by its `interface` alone; its address is `UNKNOWN` until it was asked.
+    """
 
     name: str
     address: IPv4Interface
     containers: tuple[Container, ...]
     subnet: IPv4Network | None = None  # pinned by the lab file; None lets flannel choose
+    ssh: str = ""  # user@host:port of a real host; empty: a node on this machine
+    interface: str = ""  # a real host's NIC; empty until it was asked, or given in the lab file
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +142,13 @@ class Lab:
 
     @property
     def overlay_mtu(self) -> int:
-        """MTU in bytes of every overlay interface; decided in `vxlab.mtu`."""
+        """MTU in bytes of every overlay interface; decided in `vxlab.mtu`.
+
+        0 where nobody knows: the underlay is that of real hosts which were not asked yet.
+        """
         configured = self.overlay.backend.get("MTU")
         base = int(configured) if configured else self.underlay.mtu
-        return mtu.overlay_mtu(base, self.overlay.backend_type)
+        return mtu.overlay_mtu(base, self.overlay.backend_type) if base else 0
 
     @property
     def containers(self) -> tuple[Container, ...]:
@@ -140,8 +159,23 @@ class Lab:
         return self.node(self.etcd.node)
 
     @property
+    def remote(self) -> bool:
+        """Whether the nodes are real hosts behind SSH; all are, or none."""
+        return any(node.ssh for node in self.nodes)
+
+    @property
+    def tls(self) -> bool:
+        """Whether etcd and its clients prove to each other who they are (mutual TLS)."""
+        return self.remote and not self.etcd.insecure
+
+    @property
     def etcd_url(self) -> str:
-        return f"http://{self.etcd_node.address.ip}:{self.etcd.port}"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{self.etcd_node.address.ip}:{self.etcd.port}"
+
+    def nic(self, node: Node) -> str:
+        """The node's underlay interface, which the outer packets leave by."""
+        return node.interface or self.underlay.interface
 
     @property
     def mark(self) -> str:

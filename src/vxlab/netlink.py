@@ -184,7 +184,7 @@ class Netlink:
     def _sysctl(self, op: ops.SetSysctl) -> None:
         """Write the value; /proc/sys/net shows the network namespace of the thread that looks."""
         # Its own /proc: the caller's may be read-only, as in many containers.
-        path = Path(f"{self.proc}/root/proc/sys/{op.key.replace('.', '/')}")
+        path = Path(f"{self.proc}/root/proc/sys/{op.path}")
         try:
             in_netns(self.netns, lambda: path.write_text(op.value))
         except OSError as error:

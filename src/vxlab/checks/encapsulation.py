@@ -21,7 +21,7 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _judge(lab: Lab, wire: WireSeen) -> Finding:
-    where = f"{wire.node}:{lab.underlay.interface}"
+    where = f"{wire.node}:{lab.nic(lab.node(wire.node))}"
     wanted = _wanted(lab)
     if not wire.packets and not wire.fragments:
         lost = f"; the capture lost {wire.dropped} packets" if wire.dropped else ""

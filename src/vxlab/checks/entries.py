@@ -29,7 +29,7 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
             if lease is None:
                 wrong.append(f"{peer.name} has no lease in etcd")
                 continue
-            bad, good = _for_peer(lab, state, peer, lease)
+            bad, good = _for_peer(lab, node, state, peer, lease)
             wrong += bad
             shown.append(f"{peer.name}: {good}")
         if wrong:
@@ -43,7 +43,9 @@ def _short(shown: list[str]) -> str:
     return "; ".join(shown) if len(shown) <= 3 else f"{shown[0]}; and {len(shown) - 1} more"
 
 
-def _for_peer(lab: Lab, state: State, peer: Node, lease: Lease) -> tuple[list[str], str]:
+def _for_peer(
+    lab: Lab, node: Node, state: State, peer: Node, lease: Lease
+) -> tuple[list[str], str]:
     """What is wrong with the entries for one other node, and what is there."""
     address = str(peer.address.ip)
     if lab.overlay.backend_type == "udp":
@@ -55,7 +57,7 @@ def _for_peer(lab: Lab, state: State, peer: Node, lease: Lease) -> tuple[list[st
         return [f"no route to {lease.subnet} ({peer.name})"], ""
     vtep = lease.subnet.partition("/")[0]
     encapsulated = overlay.encapsulated(lab)
-    device = overlay.device(lab) if encapsulated else lab.underlay.interface
+    device = overlay.device(lab) if encapsulated else lab.nic(node)
     via = vtep if encapsulated else address
     good = f"{lease.subnet} via {route.via} dev {route.dev}"
     bad = []

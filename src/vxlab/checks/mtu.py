@@ -33,7 +33,7 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
 def _all(lab: Lab, node: Node, state: State) -> Iterator[tuple[str, str, int | None, int]]:
     """(container, interface, MTU seen, MTU wanted), in bytes, from the wire to the container."""
     inner = lab.overlay_mtu
-    yield "", lab.underlay.interface, _mtu(state.net, lab.underlay.interface), lab.underlay.mtu
+    yield "", lab.nic(node), _mtu(state.net, lab.nic(node)), lab.underlay.mtu
     if device := overlay.device(lab):
         yield "", device, _mtu(state.net, device), inner
     yield "", "subnet.env", state.subnet_env.mtu if state.subnet_env else None, inner

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from vxlab.cli import choose
+from vxlab.cli.login import login
 from vxlab.errors import UsageError
 from vxlab.report import text
+
+if TYPE_CHECKING:
+    from vxlab.lab import Lab
+    from vxlab.nodes.remote import RemoteNode
 
 _FILES = {"etcd": "etcd.log", "flannel": "flannel.log"}
 
@@ -38,8 +45,11 @@ def command(
         if node not in names:
             raise UsageError(f"{daemon} does not run on {node!r}", hint=f"try {names[0]}")
         names = [node]
-    logs = {name: directory.node(name) / "log" / _FILES[daemon] for name in names}
     prefix = max(map(len, names)) if len(names) > 1 else 0
+    if built.remote:
+        _on_hosts(built, names, _FILES[daemon], lines, prefix, follow=follow)
+        return
+    logs = {name: directory.node(name) / "log" / _FILES[daemon] for name in names}
     offsets = {}
     for name, path in logs.items():
         data = path.read_bytes() if path.exists() else b""
@@ -50,6 +60,54 @@ def command(
             _follow(logs, offsets, prefix)
         except KeyboardInterrupt:  # the way to end it: nothing to say
             sys.exit(130)
+
+
+def _on_hosts(
+    lab: Lab, names: list[str], file: str, last: int | None, prefix: int, *, follow: bool
+) -> None:
+    """Show logs of real hosts; what is added is streamed by each host's own tail."""
+    from vxlab.nodes.remote import connected, targets
+
+    wanted = {name: target for name, target in targets(lab).items() if name in names}
+    nodes = connected(lab.name, wanted, login())
+    try:
+        seen = {}
+        for name, node in nodes.items():
+            whole = (node.read(f"/var/log/{file}") or "").splitlines()
+            seen[name] = len(whole)
+            _print(name, whole, prefix, last)
+        if follow:
+            _stream(nodes, file, seen, prefix)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        for node in nodes.values():
+            node.close()
+
+
+def _stream(nodes: Mapping[str, RemoteNode], file: str, seen: dict[str, int], prefix: int) -> None:
+    lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+
+    def copy(name: str) -> None:
+        start = f"+{seen[name] + 1}"
+        with nodes[name].stream(["tail", "-n", start, "-F", f"/var/log/{file}"]) as stream:
+            rest = b""
+            while data := stream.stdout.read(1 << 16):
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    lines.put((name, line.decode(errors="replace")))
+        lines.put((name, None))
+
+    for name in nodes:
+        threading.Thread(target=copy, args=(name,), daemon=True).start()
+    open_ones = set(nodes)
+    while open_ones:
+        name, line = lines.get()
+        if line is None:
+            open_ones.discard(name)
+            text.tell(f"{name}: the connection ended")
+        else:
+            _print(name, [line], prefix, None)
 
 
 def _follow(logs: dict[str, Path], offsets: dict[str, int], prefix: int) -> NoReturn:

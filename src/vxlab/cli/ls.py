@@ -10,7 +10,7 @@ from vxlab.report import text
 @click.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(as_json: bool) -> None:
-    """List the labs: up, down after a restart of this machine, or half built."""
+    """List the labs: up, down after a restart of this machine, or on real hosts."""
     from vxlab import journal
     from vxlab.engine.running import stored_lab
     from vxlab.errors import JournalError
@@ -21,6 +21,8 @@ def command(as_json: bool) -> None:
         try:
             record, lab = directory.world(), stored_lab(directory)
             state = "up" if record and record.alive() else "down"
+            if lab is not None and lab.remote:
+                state = "on hosts"  # `vxlab status` asks them
         except JournalError:
             lab, state = None, "damaged"
         nodes = len(lab.nodes) if lab else 0

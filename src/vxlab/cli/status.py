@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vxlab.cli import choose
-from vxlab.errors import UsageError
+from vxlab.cli.login import login
 from vxlab.report import text
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def command(lab: str | None, as_json: bool) -> None:
     if record is not None and not record.alive() and (built := stored_lab(directory)):
         _down(built, as_json)
         sys.exit(1)
-    if record is None:
-        hint = "`vxlab up` builds one"
-        raise UsageError(f"there is no lab called {directory.name!r}", hint=hint)
-    running = Running.attach(directory)
+    running = Running.attach(directory, login())
     states = running.states()
     found = drift(running.site, states)
     running.close()

@@ -8,40 +8,60 @@ from typing import TYPE_CHECKING
 import click
 
 from vxlab.cli import choose
+from vxlab.cli.login import accept_new_option, login
 from vxlab.errors import UsageError
 from vxlab.journal import LabDirectory
 from vxlab.lab import Lab
 from vxlab.report import text
 
 if TYPE_CHECKING:
+    from vxlab.binaries import Binaries
     from vxlab.engine.up import Result
+    from vxlab.nodes.cargo import Cargo
     from vxlab.report.progress import Progress
     from vxlab.steps.site import Site
 
 
 @click.command("up")
 @click.argument("lab", required=False, shell_complete=choose.complete_lab)
+@accept_new_option
 @click.option("--nodes", type=click.IntRange(1, 1000), help="How many nodes the talk's lab gets.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every operation.")
-def command(lab: str | None, nodes: int | None, as_json: bool, verbose: bool) -> None:
+def command(
+    lab: str | None, nodes: int | None, as_json: bool, verbose: bool, accept_new: bool
+) -> None:
     """Build LAB (a lab file, or a lab's name; default: the talk's two nodes).
 
     On a lab that is up it changes nothing and says so; what drifted is repaired and told.
     """
-    from vxlab.engine.up import up
     from vxlab.report.progress import Progress
 
     wanted = _lab(lab, nodes)
     directory = LabDirectory(wanted.name)
-    with directory.locked("vxlab up", create=True):
-        site = _site(wanted, directory, verbose=verbose)
-        with Progress(wanted, quiet=as_json, verbose=verbose) as progress:
-            result = up(site, directory, progress)
+    progress = Progress(wanted, quiet=as_json, verbose=verbose)
+    with directory.locked("vxlab up", create=True), progress:
+        result = _up(wanted, directory, progress, accept_new=accept_new, verbose=verbose)
     if as_json:
-        text.dump(_as_json(wanted, result, progress))
+        text.dump(_as_json(result, progress))
     else:
-        _tell(wanted, result)
+        _tell(result)
+
+
+def _up(
+    lab: Lab, directory: LabDirectory, progress: Progress, *, accept_new: bool, verbose: bool
+) -> Result:
+    """Build the lab where it belongs: on this machine or on its hosts."""
+    if lab.remote:
+        from vxlab.engine import hosts
+
+        def goods() -> Cargo:
+            return _cargo(_programs(verbose=verbose))
+
+        return hosts.up(lab, directory, goods, login(accept_new=accept_new), progress)
+    from vxlab.engine import up
+
+    return up.up(_site(lab, directory, _programs(verbose=verbose)), directory, progress)
 
 
 def _lab(lab: str | None, nodes: int | None) -> Lab:
@@ -64,17 +84,21 @@ def _lab(lab: str | None, nodes: int | None) -> Lab:
     return labfile.default(nodes or 2, name)
 
 
-def _site(lab: Lab, directory: LabDirectory, *, verbose: bool) -> Site:
+def _programs(*, verbose: bool) -> Binaries:
     from vxlab import binaries
-    from vxlab.binaries import rootfs
-    from vxlab.binaries.cache import directory as cache
     from vxlab.errors import MissingError
-    from vxlab.steps.site import Site
 
     try:
-        found = binaries.find(text.tell if verbose else lambda line: None)
+        return binaries.find(text.tell if verbose else lambda line: None)
     except MissingError:
-        found = binaries.install(text.tell)
+        return binaries.install(text.tell)
+
+
+def _site(lab: Lab, directory: LabDirectory, found: Binaries) -> Site:
+    from vxlab.binaries import rootfs
+    from vxlab.binaries.cache import directory as cache
+    from vxlab.steps.site import Site
+
     return Site(
         lab=lab,
         directory=str(directory.path),
@@ -85,7 +109,19 @@ def _site(lab: Lab, directory: LabDirectory, *, verbose: bool) -> Site:
     )
 
 
-def _tell(lab: Lab, result: Result) -> None:
+def _cargo(found: Binaries) -> Cargo:
+    from vxlab.errors import MissingError
+    from vxlab.nodes.cargo import Cargo
+
+    if found.etcdctl is None:
+        hint = "install etcdctl of the same version, as `vxlab install` does"
+        raise MissingError("there is no etcdctl beside etcd; real hosts need it", hint=hint)
+    programs = (found.etcd, found.etcdctl, found.flanneld, found.busybox)
+    return Cargo.of({each.name: each.path for each in programs})
+
+
+def _tell(result: Result) -> None:
+    lab = result.lab
     spent = text.seconds(result.seconds)
     if not result.changes:
         text.say(f"{lab.name} is up and as wanted; nothing changed ({spent})")
@@ -101,9 +137,9 @@ def _tell(lab: Lab, result: Result) -> None:
     text.reasons(rows)
 
 
-def _as_json(lab: Lab, result: Result, progress: Progress) -> dict[str, object]:
+def _as_json(result: Result, progress: Progress) -> dict[str, object]:
     return {
-        "lab": lab.name,
+        "lab": result.lab.name,
         "fresh": result.fresh,
         "seconds": round(result.seconds, 4),
         "steps": [row.as_json() for row in progress.rows.values()],

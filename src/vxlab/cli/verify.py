@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vxlab.cli import choose
+from vxlab.cli.login import login
 from vxlab.report import text
 
 _EXIT = {True: 0, False: 1, None: 2}
@@ -29,7 +30,7 @@ def command(lab: str | None, as_json: bool, junit: Path | None, verbose: bool) -
     from vxlab.report import findings
 
     begun = time.monotonic()
-    running = Running.attach(choose.directory(lab))
+    running = Running.attach(choose.directory(lab), login())
     try:
         answers = verify(running, text.doing)
     finally:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from vxlab.cli import choose
+from vxlab.cli.login import login
 from vxlab.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from vxlab.engine.running import Running
+    from vxlab.nodes.local import LocalNode
+    from vxlab.nodes.remote import RemoteNode
+    from vxlab.steps.site import Site
 
 
 def find(running: Running, where: str) -> tuple[str, str]:
@@ -25,7 +30,7 @@ def find(running: Running, where: str) -> tuple[str, str]:
     """
     lab = running.site.lab
     names = [node.name for node in lab.nodes]
-    if where in names or where == "switch":
+    if where in names or (where == "switch" and not lab.remote):
         return where, ""
     matches = [c for c in lab.containers if where in (c.name, c.full_name)]
     if len(matches) == 1:
@@ -48,24 +53,65 @@ def enter(where: str | None, lab: str | None, command: Sequence[str]) -> NoRetur
         command: program and arguments; none for a shell.
     """
     from vxlab.engine.running import Running
-    from vxlab.nodes.local import ENVIRONMENT, entering
+    from vxlab.nodes.local import LocalNode
+    from vxlab.nodes.remote import RemoteNode
 
-    running = Running.attach(choose.directory(lab))
+    running = Running.attach(choose.directory(lab), login())
     first = running.site.lab.containers or running.site.lab.nodes
     node, container = find(running, where or first[0].name)
     target = running.node(node)
-    environment = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
+    words = _environment(running.site, node, container)
+    if isinstance(target, LocalNode):
+        _become(target, container, command, words)
+    assert isinstance(target, RemoteNode)  # noqa: S101
+    try:
+        sys.exit(_on_host(target, container, command, words))
+    finally:
+        running.close()
+
+
+def _environment(site: Site, node: str, container: str) -> dict[str, str]:
+    """What a program in a node or container gets; nothing of the caller's own but TERM."""
+    from vxlab.nodes.etcdctl import environment
+    from vxlab.nodes.local import ENVIRONMENT
+
+    words = {**ENVIRONMENT, "TERM": os.environ.get("TERM", "dumb")}
     if container:
-        flags = entering(target.inside(container), user=True, root=True)
-        environment |= {"PATH": "/bin", "PS1": f"{container}:\\w# "}
+        return words | {"PATH": "/bin", "PS1": f"{container}:\\w# "}
+    programs = {str(Path(p).parent) for p in (site.etcd, site.flanneld)}
+    words["PATH"] = ":".join([words["PATH"], *sorted(programs)])
+    words |= {"HOME": "/run", "PS1": f"{node}:\\w# ", "ETCDCTL_API": "3"}
+    return words | (environment(site) if site.lab.remote and node == site.lab.etcd.node else {})
+
+
+def _become(
+    node: LocalNode, container: str, command: Sequence[str], environment: Mapping[str, str]
+) -> NoReturn:
+    from vxlab.nodes.local import entering
+
+    if container:
+        flags = entering(node.inside(container), user=True, root=True)
         command = command or ("/bin/sh",)
     else:
-        flags = entering(target.proc)
-        programs = {str(Path(p).parent) for p in (running.site.etcd, running.site.flanneld)}
-        environment["PATH"] = ":".join([environment["PATH"], *sorted(programs)])
-        environment |= {"HOME": "/run", "PS1": f"{node}:\\w# ", "ETCDCTL_API": "3"}
+        flags = entering(node.proc)
         command = command or (("bash", "--norc") if Path("/bin/bash").exists() else ("sh",))
     try:
         os.execvpe(flags[0], [*flags, *command], environment)  # noqa: S606
     except FileNotFoundError:
         raise MissingError("nsenter is not installed", hint="install util-linux") from None
+
+
+def _on_host(
+    node: RemoteNode, container: str, command: Sequence[str], environment: Mapping[str, str]
+) -> int:
+    """Run a command on a real host or in a container there; its exit code."""
+    argv = [*node.into(container), "env", "-i", *(f"{k}={v}" for k, v in environment.items())]
+    if not command:
+        bash = "command -v bash >/dev/null && exec bash --norc; exec sh"
+        command = ("/bin/sh",) if container else ("sh", "-c", bash)
+    argv += command
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return node.connection.terminal(argv)
+    from vxlab.ssh import relay
+
+    return relay(node.stream(argv, stdin=True))

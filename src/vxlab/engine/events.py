@@ -44,5 +44,12 @@ class Told:
     text: str
 
 
-Event = StepStarted | OpDone | StepFinished | Told
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """What is being done before the first step; each replaces the one before."""
+
+    text: str
+
+
+Event = Preparing | StepStarted | OpDone | StepFinished | Told
 Emit = Callable[[Event], None]

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from vxlab import etcd as client
 from vxlab import labfile
 from vxlab.errors import JournalError, UsageError
-from vxlab.etcd import Etcd
 from vxlab.journal import LabDirectory
 from vxlab.lab import Lab
+from vxlab.nodes import Etcd, Node, remote
+from vxlab.nodes.etcdctl import Etcdctl
 from vxlab.nodes.local import LocalNode, World
+from vxlab.nodes.remote import Login, RemoteNode, connected, targets
 from vxlab.ops import pending
 from vxlab.state import State
-from vxlab.steps import STEPS
+from vxlab.steps import steps_of
 from vxlab.steps.etcd import SOCKET
 from vxlab.steps.site import SWITCH, Site, States, changed
 
-#: Nodes that are worked on at the same time. More gains nothing: flanneld's start is CPU-bound,
-#: and the fewer flannelds start at once the fewer lose the race for a subnet.
+#: Nodes that are worked on at the same time. On one machine more gains nothing: flanneld's start is
+#: CPU-bound, and the fewer flannelds start at once the fewer lose the race for a subnet.
 WORKERS = 8
+
+
+def workers(lab: Lab) -> int:
+    """How many nodes are worked on at the same time."""
+    return min(len(lab.nodes) + 1, remote.WORKERS if lab.remote else WORKERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,8 @@ class Drift:
 def save(directory: LabDirectory, site: Site) -> None:
     """Keep the lab as it is built; its file may be edited, moved or lost later."""
     directory.write("lab.json", labfile.dumps(site.lab))
-    programs = {f.name: getattr(site, f.name) for f in fields(site) if f.name != "lab"}
+    kept = (f.name for f in fields(site) if f.name not in ("lab", "certificates"))
+    programs = {name: getattr(site, name) for name in kept}
     directory.write("site.json", json.dumps(programs))
 
 
@@ -82,28 +91,49 @@ def _damaged(directory: LabDirectory, why: str) -> JournalError:
 
 
 class Running:
-    """A local lab's world and nodes."""
+    """A lab that is up, or about to be: its nodes at hand, and the switch of a local one."""
 
-    def __init__(self, site: Site, directory: LabDirectory, world: World) -> None:
+    def __init__(
+        self,
+        site: Site,
+        directory: LabDirectory,
+        nodes: Mapping[str, Node],
+        switch: LocalNode | None = None,
+    ) -> None:
         self.site = site
         self.directory = directory
-        self.switch = LocalNode(SWITCH, "", world.proc)
-        self.nodes = {n.name: LocalNode(n.name, world.proc) for n in site.lab.nodes}
+        self.nodes = nodes
+        self.switch = switch
         self._etcd: Etcd | None = None
 
     @classmethod
-    def attach(cls, directory: LabDirectory) -> Running:
-        """Enter a lab that is up.
+    def local(cls, site: Site, directory: LabDirectory, world: World) -> Running:
+        """A lab in a world of this machine, which this process has entered."""
+        journal = directory.append_undo
+        switch = LocalNode(SWITCH, "", world.proc, journal)
+        names = [node.name for node in site.lab.nodes]
+        nodes = {n: LocalNode(n, world.proc, journal=journal) for n in names}
+        return cls(site, directory, nodes, switch)
+
+    @classmethod
+    def attach(cls, directory: LabDirectory, login: Login) -> Running:
+        """Enter a lab that is up, or connect to its hosts.
 
         Raises:
             UsageError: there is no such lab, or it is not up (any more).
+            UnreachableError, RefusedError: a real host cannot be reached.
         """
         site = stored_site(directory)
+        if site is None:
+            raise _no_lab(directory)
+        if site.lab.remote:
+            nodes = connected(site.lab.name, targets(site.lab), login)
+            for node in nodes.values():
+                node.watch(site)
+            return cls(site, directory, nodes)
         record = directory.world()
-        if site is None or record is None:
-            raise UsageError(
-                f"there is no lab called {directory.name!r}", hint="`vxlab up` builds one"
-            )
+        if record is None:
+            raise _no_lab(directory)
         if not record.alive():
             raise UsageError(
                 f"the lab {directory.name!r} is not running (was this machine restarted?)",
@@ -111,28 +141,39 @@ class Running:
             )
         world = World(record)
         world.enter()
-        return cls(site, directory, world)
+        return cls.local(site, directory, world)
+
+    @property
+    def machines(self) -> list[Node]:
+        """The switch, where there is one, and the nodes."""
+        return [*([self.switch] if self.switch else []), *self.nodes.values()]
 
     def close(self) -> None:
-        for node in (self.switch, *self.nodes.values()):
-            node.close()
         if self._etcd is not None:
             self._etcd.close()
             self._etcd = None
+        for node in self.machines:
+            node.close()
 
-    def node(self, name: str) -> LocalNode:
-        return self.switch if name == SWITCH else self.nodes[name]
+    def node(self, name: str) -> Node:
+        if name == SWITCH and self.switch is not None:
+            return self.switch
+        return self.nodes[name]
 
     @property
-    def etcd_node(self) -> LocalNode:
+    def etcd_node(self) -> Node:
         return self.nodes[self.site.lab.etcd.node]
 
     def etcd(self) -> Etcd:
         """The connection to the lab's etcd, made once."""
         if self._etcd is None:
             node = self.etcd_node
-            socket = Path(f"{node.proc}/root{SOCKET}")
-            self._etcd = Etcd(socket, lambda: node.alive("etcd"))
+            if isinstance(node, LocalNode):
+                socket = Path(f"{node.proc}/root{SOCKET}")
+                self._etcd = client.Etcd(socket, lambda: node.alive("etcd"))
+            else:
+                assert isinstance(node, RemoteNode)  # noqa: S101
+                self._etcd = Etcdctl(node, self.site)
         return self._etcd
 
     def states(self) -> dict[str, State]:
@@ -141,12 +182,17 @@ class Running:
         etcd's keys are not asked for.
         """
 
-        def look(node: LocalNode) -> State:
+        def look(node: Node) -> State:
             return node.snapshot() if node.running() else State()
 
-        members = [self.switch, *self.nodes.values()]
-        with ThreadPoolExecutor(WORKERS) as pool:
+        members = self.machines
+        with ThreadPoolExecutor(workers(self.site.lab)) as pool:
             return dict(zip((n.name for n in members), pool.map(look, members), strict=True))
+
+
+def _no_lab(directory: LabDirectory) -> UsageError:
+    hint = "`vxlab up` builds one"
+    return UsageError(f"there is no lab called {directory.name!r}", hint=hint)
 
 
 def places(lab: Lab, on: str) -> Iterator[tuple[str, str]]:
@@ -164,7 +210,7 @@ def drift(site: Site, states: States) -> list[Drift]:
     etcd's keys are not looked at: asking etcd takes longer than all the rest.
     """
     found = []
-    for step in STEPS:
+    for step in steps_of(site.lab):
         if step.on == "keys":
             continue
         for name, place in places(site.lab, step.on):

@@ -1,7 +1,7 @@
 """The lab file: the YAML text in which a user describes the network to build.
 
 Everything in it is optional; an empty file is the talk's lab. What is wrong with a file is reported
-all at once. The way is `labyaml` (text to form), `labform` (the form), `labcheck` (form to `Lab`).
+all at once. The way is `tree` (text to form), `form` (the form), `resolve` (form to `Lab`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vxlab.errors import VxlabError
-from vxlab.lab import Lab
+from vxlab.lab import ANYWHERE, UNKNOWN, Lab, Node, Underlay
 from vxlab.labfile import form as labform
 from vxlab.labfile import resolve as labcheck
 from vxlab.labfile import value as labvalue
@@ -138,31 +138,49 @@ def dumps(lab: Lab) -> str:
         overlay["subnet_min"] = str(lab.overlay.subnet_min)
     if lab.overlay.subnet_max is not None:
         overlay["subnet_max"] = str(lab.overlay.subnet_max)
-    nodes: dict[str, dict[str, object]] = {}
-    for node in lab.nodes:
-        containers = [container.name for container in node.containers]
-        nodes[node.name] = {"address": str(node.address), "containers": containers}
-        if node.subnet is not None:
-            nodes[node.name]["subnet"] = str(node.subnet)
-    underlay = lab.underlay
+    etcd: dict[str, object] = {
+        "node": lab.etcd.node,
+        "port": lab.etcd.port,
+        "heartbeat_interval": lab.etcd.heartbeat_interval,
+        "election_timeout": lab.etcd.election_timeout,
+    }
+    if lab.remote:
+        etcd["insecure"] = lab.etcd.insecure
     text = {
         "name": lab.name,
-        "underlay": {
-            "network": str(underlay.network),
-            "mtu": underlay.mtu,
-            "interface": underlay.interface,
-        },
+        "underlay": _underlay(lab.underlay),
         "overlay": overlay,
-        "etcd": {
-            "node": lab.etcd.node,
-            "port": lab.etcd.port,
-            "heartbeat_interval": lab.etcd.heartbeat_interval,
-            "election_timeout": lab.etcd.election_timeout,
-        },
+        "etcd": etcd,
         "ipv6": lab.ipv6,
-        "nodes": nodes,
+        "nodes": {node.name: _node(node) for node in lab.nodes},
     }
     return json.dumps(text, indent=2) + "\n"
+
+
+def _underlay(underlay: Underlay) -> dict[str, object]:
+    """What is known of the nodes' network; of real hosts' it may be nothing."""
+    known: dict[str, object] = {}
+    if underlay.network != ANYWHERE:
+        known["network"] = str(underlay.network)
+    if underlay.mtu:
+        known["mtu"] = underlay.mtu
+    if underlay.interface:
+        known["interface"] = underlay.interface
+    return known
+
+
+def _node(node: Node) -> dict[str, object]:
+    known: dict[str, object] = {"ssh": node.ssh} if node.ssh else {}
+    if node.address != UNKNOWN:
+        # A /32 is an address whose prefix length nobody has told; a lab file leaves that out.
+        whole = node.address.network.prefixlen == 32
+        known["address"] = str(node.address.ip if whole else node.address)
+    if node.interface:
+        known["interface"] = node.interface
+    known["containers"] = [container.name for container in node.containers]
+    if node.subnet is not None:
+        known["subnet"] = str(node.subnet)
+    return known
 
 
 def schema() -> dict[str, Any]:

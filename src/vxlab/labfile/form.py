@@ -16,6 +16,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 UNDERLAY_NETWORK = IPv4Network("192.168.56.0/24")
 OVERLAY_NETWORK = IPv4Network("10.5.0.0/16")
+MTU = 1500
+INTERFACE = "eth0"
 
 #: Words with a meaning of their own in vxlab, in a node or in ``/proc/sys/net/ipv4/conf``.
 RESERVED = ("switch", "lo", "eth0", "all", "default", "etcd", "flannel")
@@ -83,6 +85,18 @@ InterfaceName = Annotated[
         15,
     ),
 ]
+# OpenSSH itself refuses a leading hyphen, blanks and what a shell would read (valid_hostname and
+# valid_ruser in its ssh.c). The user is what is left of the last @, as there.
+_USER = r"[A-Za-z0-9_][A-Za-z0-9._+-]*(?:[@\\][A-Za-z0-9._+-]+)*"
+_HOST = r"(?:[A-Za-z0-9_][A-Za-z0-9._+-]*|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\])"
+_PORT = (  # from 1 to 65535
+    r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}"
+    r"|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+SSH_PATTERN = rf"^(?:{_USER}@)?{_HOST}(?::{_PORT})?{_END}"
+SshTarget = Annotated[
+    str, _name(SSH_PATTERN, "user@host:port, of which user@ and :port may be left out", 255)
+]
 Network = Annotated[IPv4Network, _text(IPv4Network, "an IPv4 network such as 10.5.0.0/16")]
 Address = Annotated[IPv4Address, _text(IPv4Address, "an IPv4 address such as 10.5.1.0")]
 NodeAddress = Annotated[
@@ -101,10 +115,19 @@ class UnderlayForm(Form, frozen=True):
 
     network: Annotated[
         Network | UnsetType,
-        _about("The network that the nodes' own addresses are in.", str(UNDERLAY_NETWORK)),
+        _about(
+            "The network that the nodes' own addresses are in; real hosts may be anywhere.",
+            str(UNDERLAY_NETWORK),
+        ),
     ] = UNSET
-    mtu: Annotated[Mtu, _about("Largest packet on the nodes' network, in bytes.")] = 1500
-    interface: Annotated[InterfaceName, _about("Name of the NIC inside each node.")] = "eth0"
+    mtu: Annotated[
+        Mtu | UnsetType,
+        _about("Largest packet on the nodes' network, in bytes; real hosts have their own.", MTU),
+    ] = UNSET
+    interface: Annotated[
+        InterfaceName | UnsetType,
+        _about("Name of the NIC in each node; real hosts have their own.", INTERFACE),
+    ] = UNSET
 
 
 class VxlanForm(
@@ -204,14 +227,25 @@ class EtcdForm(Form, frozen=True):
     election_timeout: Annotated[
         Annotated[int, Meta(ge=5, le=50000)], _about("etcd's --election-timeout, milliseconds.")
     ] = 50
+    insecure: Annotated[
+        bool, _about("Real hosts only: plain http, as in the talk, open to all on their network.")
+    ] = False
 
 
 class NodeForm(Form, frozen=True):
-    """One machine of the lab."""
+    """One machine of the lab: a node on this machine, or with `ssh` a real host."""
 
+    ssh: Annotated[
+        SshTarget | UnsetType,
+        _about("Where a real host is: user@host:port, or an alias of the OpenSSH configuration."),
+    ] = UNSET
     address: Annotated[
         NodeAddress | UnsetType,
-        _about("Underlay address; normally the next free one from .21 on."),
+        _about("Underlay address, a real host's own; normally the next free one from .21 on."),
+    ] = UNSET
+    interface: Annotated[
+        InterfaceName | UnsetType,
+        _about("A real host's NIC that carries the traffic between the hosts."),
     ] = UNSET
     # A Linux bridge has room for 1023 ports (BR_MAX_PORTS), and each container takes one.
     containers: Annotated[
@@ -247,7 +281,7 @@ def parse_text(kind: type, value: object) -> Any:
     """Make an address or a network of its text; msgspec's ``dec_hook``.
 
     A node's address without a prefix length comes out as a /32, which nobody can mean: it has no
-    neighbours. Written out, a /32 is refused.
+    neighbours. Written out, a /32 is refused; a cloud's host that has one is told without it.
 
     Raises:
         ValueError: not text, not IPv4, a netmask for a prefix length, or host bits set.

@@ -13,8 +13,19 @@ import msgspec
 from msgspec import UNSET
 
 from vxlab import mtu
-from vxlab.lab import FIRST_CONTAINER_HOST, Container, Etcd, Lab, Node, Overlay, Underlay
+from vxlab.lab import (
+    ANYWHERE,
+    FIRST_CONTAINER_HOST,
+    UNKNOWN,
+    Container,
+    Etcd,
+    Lab,
+    Node,
+    Overlay,
+    Underlay,
+)
 from vxlab.labfile import form as labform
+from vxlab.labfile import hosts
 from vxlab.labfile.problem import Findings, Path, closest, quote
 
 #: A node at position N has the underlay address .20+N, as node01 and node02 of the talk have.
@@ -29,7 +40,6 @@ LEAST_IPV6_MTU = 1280
 #: every name, has to stay within what `vxlab.labfile` and `vxlab.labfile.tree` read.
 MOST_CONTAINERS = 10_000
 
-_NOT_UNICAST = tuple(IPv4Network(n) for n in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 _LONGEST_INTERFACE = 15  # bytes, IFNAMSIZ without the final NUL
 
 
@@ -45,25 +55,38 @@ def resolve(form: labform.LabForm, findings: Findings) -> Lab | None:
     underlay_form = form.underlay or labform.UnderlayForm()
     overlay_form = form.overlay or labform.OverlayForm()
     node_forms = form.nodes or {"node01": None, "node02": None}
-    underlay = _underlay(underlay_form, findings)
+    etcd_form = form.etcd or labform.EtcdForm()
+    remote = hosts.remote(node_forms, findings)
+    underlay = _underlay(underlay_form, remote, findings)
     overlay = _overlay(overlay_form, findings)
     _check_overlap(underlay, overlay, findings)
     _check_mtu(underlay, overlay, form.ipv6, findings)
-    nodes = _nodes(node_forms, underlay, findings)
+    if remote:
+        addresses = hosts.addresses(node_forms, underlay, overlay, findings)
+    else:
+        hosts.check_local(node_forms, etcd_form, findings)
+        addresses = _addresses(node_forms, underlay.network, findings)
+    nodes = _nodes(node_forms, addresses, underlay, findings)
     _check_subnets(nodes, overlay, findings)
-    etcd = _etcd(form.etcd or labform.EtcdForm(), tuple(node_forms), findings)
+    etcd = _etcd(etcd_form, tuple(node_forms), findings)
     if findings.problems:
         return None
     return Lab(form.name, underlay, overlay, etcd, nodes, form.ipv6, findings.source)
 
 
-def _underlay(form: labform.UnderlayForm, findings: Findings) -> Underlay:
-    network = labform.UNDERLAY_NETWORK if form.network is UNSET else form.network
+def _underlay(form: labform.UnderlayForm, remote: bool, findings: Findings) -> Underlay:
+    network = ANYWHERE if remote else labform.UNDERLAY_NETWORK
     path: Path = ("underlay", "network")
-    _check_unicast(network, path, findings)
-    if network.prefixlen > 30:
+    if form.network is not UNSET:
+        network = form.network
+        _check_unicast(network, path, findings)
+    if network.prefixlen > 30 and not remote:
         findings.add(path, str(network), "a network with room for nodes, at most a /30")
-    return Underlay(network, form.mtu, form.interface)
+    # What a real host has, it is asked; vxlab does not change it.
+    default_mtu, default_interface = (0, "") if remote else (labform.MTU, labform.INTERFACE)
+    size = default_mtu if form.mtu is UNSET else form.mtu
+    interface = default_interface if form.interface is UNSET else form.interface
+    return Underlay(network, size, interface)
 
 
 def _overlay(form: labform.OverlayForm, findings: Findings) -> Overlay:
@@ -99,7 +122,7 @@ def _backend(form: labform.OverlayForm, findings: Findings) -> dict[str, str | i
 
 
 def _check_unicast(network: IPv4Network, path: Path, findings: Findings) -> None:
-    for other in _NOT_UNICAST:
+    for other in hosts.NOT_UNICAST:
         if network.overlaps(other) and findings.sound(path):
             hint = f"{other} is not for hosts"
             findings.add(path, str(network), "a network of unicast addresses", hint)
@@ -153,7 +176,9 @@ def _dotted(number: int) -> str:
 
 def _check_overlap(underlay: Underlay, overlay: Overlay, findings: Findings) -> None:
     paths: tuple[Path, Path] = ("overlay", "network"), ("underlay", "network")
-    if findings.sound(*paths) and overlay.network.overlaps(underlay.network):
+    if underlay.network == ANYWHERE or not findings.sound(*paths):
+        return
+    if overlay.network.overlaps(underlay.network):
         own = paths[0] if paths[0] in findings.lines else paths[1]
         hint = "a node could not tell its peers from containers"
         found = f"{overlay.network} for the overlay and {underlay.network} for the underlay"
@@ -164,10 +189,11 @@ def _check_mtu(underlay: Underlay, overlay: Overlay, ipv6: bool, findings: Findi
     """Hold the MTU that is left for containers against what IP needs."""
     own: Path = ("overlay", "backend", "MTU")
     below: Path = ("underlay", "mtu")
-    if not findings.sound(own, below, ("ipv6",)):
-        return
     configured = overlay.backend.get("MTU")
-    if configured is not None and int(configured) > underlay.mtu:
+    unknown = configured is None and underlay.mtu == 0
+    if unknown or not findings.sound(own, below, ("ipv6",)):
+        return
+    if configured is not None and underlay.mtu and int(configured) > underlay.mtu:
         # The kernel would cut flannel.1 down in silence, and subnet.env would tell another MTU.
         hint = "flannel takes the underlay's MTU here and subtracts 50 itself"
         findings.add(own, str(configured), f"at most the underlay's {underlay.mtu}", hint)
@@ -195,11 +221,16 @@ def _etcd(form: labform.EtcdForm, nodes: tuple[str, ...], findings: Findings) ->
         own = timers[1] if timers[1] in findings.lines else timers[0]
         found = f"an election timeout of {form.election_timeout} ms"
         findings.add(own, found, wanted, "etcd insists on five heartbeat intervals")
-    return Etcd(node, form.port, form.heartbeat_interval, form.election_timeout)
+    return Etcd(
+        node, form.port, form.heartbeat_interval, form.election_timeout, insecure=form.insecure
+    )
 
 
 def _nodes(
-    forms: Mapping[str, labform.NodeForm | None], underlay: Underlay, findings: Findings
+    forms: Mapping[str, labform.NodeForm | None],
+    addresses: Mapping[str, IPv4Interface],
+    underlay: Underlay,
+    findings: Findings,
 ) -> tuple[Node, ...]:
     wishes = [form.containers for form in forms.values() if form is not None]
     total = sum(wish if isinstance(wish, int) else len(wish) for wish in wishes)
@@ -208,7 +239,6 @@ def _nodes(
             wanted = f"at most {MOST_CONTAINERS} in a lab"
             findings.add(("nodes",), f"{total} containers", wanted)
         return ()
-    addresses = _addresses(forms, underlay.network, findings)
     nodes = []
     for position, (name, given) in enumerate(forms.items(), 1):
         form = given or labform.NodeForm()
@@ -219,8 +249,10 @@ def _nodes(
         _check_names(name, names, forms, findings)
         containers = tuple(_container(own, name, index) for index, own in enumerate(names))
         subnet = None if form.subnet is UNSET else form.subnet
-        address = addresses.get(name, IPv4Interface("0.0.0.0/0"))
-        nodes.append(Node(name, address, containers, subnet))
+        address = addresses.get(name, UNKNOWN)
+        ssh = "" if form.ssh is UNSET else form.ssh
+        nic = hosts.interface(form, underlay)
+        nodes.append(Node(name, address, containers, subnet, ssh, nic))
     return tuple(nodes)
 
 

@@ -162,15 +162,15 @@ class _Walk:
         return UNSET
 
     def _leaf(self, node: Node, kind: Any, path: Path) -> Any:
-        from yaml.nodes import ScalarNode
+        from yaml.nodes import ScalarNode, SequenceNode
 
-        hint = ""
+        hint = labvalue.list_hint(kind) if isinstance(node, SequenceNode) else ""
         if isinstance(node, ScalarNode):
             value = labvalue.scalar(node)
             if labvalue.fits(value, kind):
                 return labvalue.convert(value, kind)
             hint = labvalue.hint(node, kind)
-        self.findings.add(path, describe(node), wanted(kind), hint)
+        self.findings.add(path, describe(node, kind), wanted(kind), hint)
         return UNSET
 
     def _backend(self, node: MappingNode, structs: list[Any], path: Path) -> Any:

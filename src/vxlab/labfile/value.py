@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv4Network, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_interface
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import msgspec
@@ -70,8 +70,8 @@ def fits(value: object, kind: Any) -> bool:
     return True
 
 
-def describe(node: Node) -> str:
-    """What is there, in the user's own characters."""
+def describe(node: Node, kind: Any = None) -> str:
+    """What is there, in the user's own characters; but not a password in a place for `ssh`."""
     from yaml.nodes import MappingNode, ScalarNode
 
     short = node.tag.removeprefix(TAG)
@@ -80,6 +80,8 @@ def describe(node: Node) -> str:
         return ("a mapping" if isinstance(node, MappingNode) else "a list") + of_type
     if short == "null":
         return "nothing"
+    if _for_ssh(kind) and _has_password(node.value):
+        return "a password"
     if short in ("str", "merge", "value"):
         return quote(node.value) if node.value else "empty text"
     bare = quote(node.value)[1:-1]
@@ -119,12 +121,19 @@ def hint(node: ScalarNode, kind: Any) -> str:
     return ""
 
 
+def list_hint(kind: Any) -> str:
+    """What would make text of what YAML takes for a list."""
+    return 'write an address in brackets in quotes, such as "[::1]"' if _for_ssh(kind) else ""
+
+
 def text_hint(text: str, kind: Any) -> str:
     """What would make a text fit that does not."""
     if len(text) > _LONGEST_TRIED:
         return ""
     if str not in options(kind):
         return _address_hint(text, kind)
+    if _for_ssh(kind):
+        return _ssh_hint(text)
     patterns = [meta.pattern for meta in metas(kind) if meta.pattern]
     if labform.INTERFACE_PATTERN in patterns and re.match("(lo|cbr0|flannel|veth)", text):
         return f"{quote(text)[1:-1]} is a name for Linux's or the lab's own interfaces"
@@ -132,6 +141,38 @@ def text_hint(text: str, kind: Any) -> str:
         return f"{text} has a meaning of its own in vxlab"
     plain = re.sub(r"[ _.]", "-", text.strip().lower())
     return f"such as {plain}" if plain and fits(plain, kind) else ""
+
+
+def _for_ssh(kind: Any) -> bool:
+    return any(meta.pattern == labform.SSH_PATTERN for meta in metas(kind))
+
+
+def _has_password(target: str) -> bool:
+    return ":" in target.strip().removeprefix("ssh://").rpartition("@")[0]
+
+
+def _ssh_hint(text: str) -> str:
+    if _has_password(text):
+        return "it is asked for when it is needed, and never stored"
+    user, at, place = text.rpartition("@")
+    host, _, port = place.rpartition(":")
+    if text.startswith("-") or place.startswith("-"):
+        return "OpenSSH would take it for an option"
+    if fits(bare := text.strip().removeprefix("ssh://").rstrip("/"), labform.SshTarget):
+        return f"such as {bare}"
+    if is_ipv6(place):
+        return f"an IPv6 address goes in brackets, such as {quote(f'{user}{at}[{place}]')}"
+    if port.isdecimal() and fits(f"{user}{at}{host}", labform.SshTarget):
+        return "a port is a number from 1 to 65535"
+    return ""
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether a host is an IPv6 address, written without brackets."""
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _address_hint(text: str, kind: Any) -> str:

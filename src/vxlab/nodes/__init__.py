@@ -23,13 +23,21 @@ class Node(Protocol):
     """A machine of the lab: what can be done on it and read from it."""
 
     name: str
+    pace: float  # seconds between two looks at something that is waited for
 
-    def apply(self, todo: Sequence[Op], done: Callable[[Op], None]) -> None:
+    def apply(
+        self, todo: Sequence[Op], done: Callable[[Op], None], undo: Sequence[Op] = ()
+    ) -> None:
         """Carry operations out in order; `done` is told of each that succeeded.
+
+        `undo`, what takes them back, is in the node's journal before the first is begun.
 
         Raises:
             OperationError: one failed; names node, operation and what the kernel said.
         """
+
+    def running(self) -> bool:
+        """Whether the machine is there at all."""
 
     def snapshot(self) -> State:
         """What the node looks like now."""
@@ -37,11 +45,31 @@ class Node(Protocol):
     def read(self, path: str) -> str | None:
         """A file of the node, None if there is none."""
 
-    def run(self, argv: Sequence[str], *, stdin: str = "") -> Completed:
-        """Run a command on the node as root and wait for it."""
+    def routes(self) -> str:
+        """The node's ``/proc/net/route``."""
 
     def alive(self, daemon: str) -> bool:
         """Whether a daemon that was started there still runs."""
 
     def close(self) -> None:
         """Let go of sockets and connections; the node itself goes on."""
+
+
+class Etcd(Protocol):
+    """The lab's etcd, wherever it runs."""
+
+    def wait_healthy(self, timeout: float = 15.0) -> str:
+        """Wait until etcd serves; the version it tells.
+
+        Raises:
+            DaemonError: it ended, or it is not healthy after `timeout` seconds.
+        """
+
+    def keys(self) -> dict[str, str]:
+        """flannel's keys with their values."""
+
+    def put(self, key: str, value: str) -> None:
+        """Write a key and read it back."""
+
+    def close(self) -> None:
+        """Let go of the connection."""

@@ -169,10 +169,21 @@ class LocalNode:
         name: the node's name, or ``switch``.
         holder: the /proc directory of the machine that holds it.
         proc: its own, where it is known already (the switch: the world itself).
+        journal: where the undo of the node's changes is written.
     """
 
-    def __init__(self, name: str, holder: str, proc: str | None = None) -> None:
+    #: Seconds between two looks at something that is waited for; a look is a file or two.
+    pace = 0.005
+
+    def __init__(
+        self,
+        name: str,
+        holder: str,
+        proc: str | None = None,
+        journal: Callable[[str, Sequence[Op]], None] | None = None,
+    ) -> None:
         self.name = name
+        self._journal = journal
         self._holder = holder
         self._proc = proc
         self._sockets: dict[str, netlink.Netlink] = {}
@@ -213,8 +224,12 @@ class LocalNode:
 
     # --- changing -------------------------------------------------------------------------------
 
-    def apply(self, todo: Sequence[Op], done: Callable[[Op], None]) -> None:
+    def apply(
+        self, todo: Sequence[Op], done: Callable[[Op], None], undo: Sequence[Op] = ()
+    ) -> None:
         """Network operations go over netlink, in one buffer; the rest as one shell program."""
+        if self._journal is not None:
+            self._journal(self.name, undo)
         for native, batch in _runs(todo):
             if native:
                 with self._lock:

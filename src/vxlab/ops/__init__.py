@@ -18,6 +18,15 @@ from vxlab.ops.addresses import (
     DelRoute,
     SetSysctl,
 )
+from vxlab.ops.host import (
+    SURVIVES_REBOOT,
+    FlushRoutes,
+    MakePlace,
+    PutFile,
+    Remove,
+    RestoreFirewall,
+    StartFlanneld,
+)
 from vxlab.ops.links import (
     AddBridge,
     AddVeth,
@@ -38,10 +47,11 @@ from vxlab.ops.processes import (
     StopMachine,
     record_path,
 )
-from vxlab.ops.todo import cleared, pending
+from vxlab.ops.todo import cleared, outlasting, pending
 
 __all__ = [
     "REGISTRY",
+    "SURVIVES_REBOOT",
     "AddAddress",
     "AddBridge",
     "AddNeighbours",
@@ -50,9 +60,14 @@ __all__ = [
     "DelAddress",
     "DelLink",
     "DelRoute",
+    "FlushRoutes",
+    "MakePlace",
     "NodeOp",
     "Op",
+    "PutFile",
     "PutKey",
+    "Remove",
+    "RestoreFirewall",
     "SetAlias",
     "SetMac",
     "SetMaster",
@@ -61,12 +76,14 @@ __all__ = [
     "SetUp",
     "StartContainer",
     "StartDaemon",
+    "StartFlanneld",
     "StartNode",
     "StopDaemon",
     "StopMachine",
     "cleared",
     "from_json",
     "operation",
+    "outlasting",
     "pending",
     "record_path",
     "to_json",

@@ -8,6 +8,9 @@ from vxlab.ops.links import OnLink
 from vxlab.ops.op import NodeOp, Op, differs, operation
 from vxlab.state import State
 
+#: sysctl(8) writes a dot in an interface's name as a slash, and the other way round.
+_SWAP = str.maketrans("./", "/.")
+
 
 @operation
 class AddAddress(OnLink):
@@ -152,13 +155,27 @@ class SetSysctl(NodeOp):
     def argv(self) -> tuple[str, ...]:
         return ("sysctl", "-w", f"{self.key}={self.value}")
 
+    @property
+    def path(self) -> str:
+        """Where it is below /proc/sys."""
+        return self.key.translate(_SWAP)
+
     def shell(self) -> str:
-        path = "/proc/sys/" + self.key.replace(".", "/")
-        return f"echo {shlex.quote(self.value)} >{path}"
+        path = shlex.quote(f"/proc/sys/{self.path}")
+        write = f"echo {shlex.quote(self.value)} >{path}"
+        # An interface may have gone since its switch was read.
+        return f"[ ! -e {path} ] || {write}" if ".conf." in self.key else write
 
     def holds(self, state: State) -> str | None:
         return differs(self.key, state.net.sysctls.get(self.key, ""), self.value)
 
     def undo(self, before: State) -> tuple[Op, ...]:
         old = before.net.sysctls.get(self.key)
-        return (SetSysctl(key=self.key, value=old),) if old is not None else ()
+        if old is None:
+            return ()
+        back = [SetSysctl(key=self.key, value=old)]
+        if self.key == "net.ipv4.ip_forward":
+            # It overwrites every interface's own switches (Documentation/networking/ip-sysctl).
+            seen = before.net.sysctls.items()
+            back += [SetSysctl(key=k, value=v) for k, v in seen if k.startswith("net.ipv4.conf.")]
+        return tuple(back)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vxlab.ops.links import AddVeth, NewLink
+from vxlab.ops.links import AddVeth, DelLink, NewLink
 from vxlab.ops.op import Op
-from vxlab.ops.processes import Machine
+from vxlab.ops.processes import Machine, StopMachine
 from vxlab.state import State
 
 #: (namespace, interface); without an interface: the machine and all that is in it.
@@ -46,6 +46,17 @@ def cleared(todo: Iterable[Op], state: State) -> list[Op]:
         anew |= _makes(op)
         every.append(op)
     return every
+
+
+def outlasting(undo: Iterable[Op]) -> list[Op]:
+    """An undo without what goes with an interface or a machine that it removes anyway.
+
+    So a host is not told to set the MTU of a cable that is pulled out a moment later.
+    """
+    undo = list(undo)
+    gone: set[_Place] = {(op.ns, op.name) for op in undo if isinstance(op, DelLink)}
+    gone |= {(op.name, "") for op in undo if isinstance(op, StopMachine)}
+    return [op for op in undo if isinstance(op, DelLink | StopMachine) or not _needs(op) & gone]
 
 
 def _makes(op: Op) -> set[_Place]:

@@ -15,7 +15,7 @@ from vxlab.probe.pings import (
     Endpoint,
     ping_all,
 )
-from vxlab.probe.verdicts import Edge, EdgeResult, EdgeState, edge, edges
+from vxlab.probe.verdicts import Edge, EdgeResult, EdgeState, edge, edges, verdict
 
 __all__ = [
     "ICMP_OVERHEAD",
@@ -30,4 +30,5 @@ __all__ = [
     "edge",
     "edges",
     "ping_all",
+    "verdict",
 ]

@@ -77,11 +77,16 @@ def edges(
         for i, echo in zip(open_ones, ping_round(probes, True, timeout, retries), strict=True):
             fates[i].append(echo)
         open_ones = [i for i in open_ones if more or fates[i][-1].ok]
-    return [_verdict(q, tuple(fate)) for q, fate in zip(questions, fates, strict=True)]
+    return [verdict(q, tuple(fate)) for q, fate in zip(questions, fates, strict=True)]
 
 
-def _verdict(question: Edge, fate: tuple[Echo, ...]) -> EdgeResult:
-    """What the probes of `mtu`, `mtu + 1` and `mtu` bytes prove together."""
+def verdict(question: Edge, fate: tuple[Echo, ...]) -> EdgeResult:
+    """What the probes of `mtu`, `mtu + 1` and `mtu` bytes prove together.
+
+    Args:
+        question: what was asked.
+        fate: of the three probes in their order; of the first alone if that did not come back.
+    """
     mtu, first = question.mtu, fate[0]
     if first.mtu is not None and first.mtu < mtu:
         return EdgeResult(

@@ -7,10 +7,10 @@ import threading
 import time
 from typing import Any, Self
 
-from vxlab.engine.events import Event, OpDone, StepFinished, StepStarted, Told
+from vxlab.engine.events import Event, OpDone, Preparing, StepFinished, StepStarted, Told
 from vxlab.lab import Lab
-from vxlab.report.text import coloured, plural, seconds, tell
-from vxlab.steps import STEPS
+from vxlab.report.text import coloured, doing, plural, seconds, tell
+from vxlab.steps import steps_of
 
 
 class _Row:
@@ -50,7 +50,7 @@ class Progress:
 
     def __init__(self, lab: Lab, *, quiet: bool = False, verbose: bool = False) -> None:
         count = {"nodes": len(lab.nodes), "cables": len(lab.nodes)}
-        self.rows = {s.name: _Row(s.name, s.title, count.get(s.on, 1)) for s in STEPS}
+        self.rows = {s.name: _Row(s.name, s.title, count.get(s.on, 1)) for s in steps_of(lab)}
         self._quiet, self._verbose = quiet, verbose
         self._terminal = sys.stdout.isatty() and not quiet
         self._live: Any = None
@@ -60,6 +60,8 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._live is None and not self._quiet:
+            doing("")
         if self._live is not None:
             self._live.update(self._render(), refresh=True)
             self._live.stop()
@@ -69,7 +71,12 @@ class Progress:
             self._note(event)
 
     def _note(self, event: Event) -> None:
+        if isinstance(event, Preparing):
+            if not self._quiet:
+                doing(event.text)
+            return
         if self._terminal and self._live is None:
+            doing("")
             self._start()
         match event:
             case StepStarted():

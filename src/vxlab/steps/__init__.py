@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vxlab.lab import Lab
 from vxlab.steps import (
     address,
     bridge,
@@ -10,19 +11,23 @@ from vxlab.steps import (
     etcd,
     flannel,
     forwarding,
+    host,
     mtu,
     node,
     route,
     switch,
+    tls,
     underlay,
     veth,
 )
 from vxlab.steps.site import Step
 
 STEPS: tuple[Step, ...] = (
-    Step("switch", "the network between nodes", "switch", switch.plan),
-    Step("node", "machines on that network", "cables", node.plan),
-    Step("underlay", "addresses of the nodes", "nodes", underlay.plan),
+    Step("switch", "the network between nodes", "switch", switch.plan, remote=False),
+    Step("node", "machines on that network", "cables", node.plan, remote=False),
+    Step("underlay", "addresses of the nodes", "nodes", underlay.plan, remote=False),
+    Step("host", "the lab's places on the host", "nodes", host.plan, remote=True),
+    Step("tls", "who may talk to etcd", "nodes", tls.plan, remote=True),
     Step("etcd", "where the flannelds agree", "etcd", etcd.plan),
     Step("config", "flannel's configuration", "keys", config.plan),
     Step("flannel", "a subnet for every node", "nodes", flannel.plan),
@@ -36,3 +41,8 @@ STEPS: tuple[Step, ...] = (
 )
 
 BY_NAME = {step.name: step for step in STEPS}
+
+
+def steps_of(lab: Lab) -> tuple[Step, ...]:
+    """The steps that build a lab: real hosts need no switch, nodes of this machine no TLS."""
+    return tuple(step for step in STEPS if step.remote in (None, lab.remote))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vxlab.lab import Node
-from vxlab.ops import Op, StartDaemon
-from vxlab.steps import overlay
+from vxlab.lab import Lab, Node
+from vxlab.ops import Op, StartFlanneld
+from vxlab.steps import overlay, tls
 from vxlab.steps.site import Site, States
 
 LOG = "/var/log/flannel.log"
@@ -37,8 +37,24 @@ def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
         site.flanneld,
         f"--etcd-endpoints={site.lab.etcd_url}",
         f"--public-ip={node.address.ip}",
-        f"--iface={site.lab.underlay.interface}",
+        f"--iface={site.lab.nic(node)}",
+        *(_secured(site.lab) if site.lab.tls else ()),
     )
     # A flanneld does not put back what others take away: it has to be started again.
-    again = "; ".join([*overlay.missing(site.lab, node, states), *_forgotten(site, node, states)])
-    yield StartDaemon(name="flannel", command=command, log=LOG, again=again)
+    reasons = [*overlay.missing(site.lab, node, states), *_forgotten(site, node, states)]
+    if site.certificates:
+        reasons.append("it has new certificates")
+    yield StartFlanneld(
+        name="flannel",
+        command=command,
+        log=LOG,
+        again="; ".join(reasons),
+        device=overlay.device(site.lab),
+        network=str(site.lab.overlay.network),
+    )
+
+
+def _secured(lab: Lab) -> Iterator[str]:
+    names = ("etcd-cafile", "etcd-certfile", "etcd-keyfile")
+    for name, file in zip(names, (tls.CA, *tls.CLIENT), strict=True):
+        yield f"--{name}={tls.path(lab, file)}"

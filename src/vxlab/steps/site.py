@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vxlab.lab import Lab, Node
 from vxlab.ops import Op
@@ -25,6 +25,8 @@ class Site:
     flanneld: str
     busybox: str
     programs: str  # busybox and its applets, which containers see as /bin
+    #: What is to be given to real hosts in this run, by node and file; never stored.
+    certificates: Mapping[str, Mapping[str, str]] = field(default_factory=dict, compare=False)
 
 
 def changed(on: str, node: str) -> str:
@@ -38,9 +40,11 @@ class Step:
 
     `on` says where the operations go: to each node (``nodes``), to the switch once (``switch``),
     to the switch once per node (``cables``), to etcd's node (``etcd``) or to etcd (``keys``).
+    `remote` is None for a step of every lab, else whether it is for real hosts only.
     """
 
     name: str
     title: str
     on: str
     plan: Callable[[Site, Node, States], Iterator[Op]]
+    remote: bool | None = None

@@ -1,146 +1,31 @@
-"""What a node looks like: the program that reads it and the parser of what that program prints.
-
-One shell program per node reads links (with their VXLAN details), addresses, routes, neighbour
-entries, the FDB, UDP sockets, sysctls, files, daemons and the containers' own interfaces. The same
-program serves a node on this machine and a host behind SSH; the parser is pure.
-"""
+"""The program that reads a node, and the parser of what that program prints."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
-#: vxlab's records on a node. A line "PID START" per machine or daemon that runs there.
-RECORDS = "/run/vxlab"
-#: /var/run is a link to it everywhere; read from outside, an absolute link would lead out again.
-SUBNET_ENV = "/run/flannel/subnet.env"
-
-#: The sysctls that a snapshot holds; `vxlab.ops.SetSysctl` may only set these.
-SYSCTLS = ("net.ipv4.ip_forward", "net.ipv6.conf.all.disable_ipv6")
-
-
-@dataclass(frozen=True, slots=True)
-class Vxlan:
-    """The VTEP's side of a link: what ``ip -d link show flannel.1`` prints (RFC 7348)."""
-
-    vni: int
-    port: int  # UDP destination port
-    local: str  # outer source address
-    learning: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One network interface. `mtu` is in bytes."""
-
-    name: str
-    kind: str  # veth, bridge, vxlan, ...; empty for hardware and lo
-    mtu: int
-    up: bool
-    mac: str
-    master: str = ""
-    alias: str = ""
-    addresses: tuple[str, ...] = ()  # IPv4, with prefix length
-    stp: bool = False
-    vxlan: Vxlan | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One IPv4 route of the main table."""
-
-    dst: str  # network/length or "default"
-    via: str = ""
-    dev: str = ""
-    protocol: str = ""
-    scope: str = ""
-    onlink: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """One neighbour (ARP) entry: an address and the MAC it resolves to."""
-
-    address: str
-    dev: str
-    mac: str
-    state: str  # PERMANENT, REACHABLE, ...
-
-
-@dataclass(frozen=True, slots=True)
-class FdbEntry:
-    """One forwarding database entry; on a VXLAN link `dst` is the remote VTEP's address."""
-
-    mac: str
-    dev: str
-    dst: str = ""
-    state: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Net:
-    """The network of one namespace."""
-
-    links: Mapping[str, Link] = field(default_factory=dict)
-    routes: tuple[Route, ...] = ()
-    neighbours: tuple[Neighbour, ...] = ()
-    fdb: tuple[FdbEntry, ...] = ()
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-
-    def route(self, dst: str) -> Route | None:
-        return next((r for r in self.routes if r.dst == dst), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A daemon or a namespace holder. A PID without its start time may be a stranger's."""
-
-    pid: int  # in the node's PID namespace
-    start: int  # clock ticks since boot
-    alive: bool
-    rss: int = 0  # resident memory, KiB
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SubnetEnv:
-    """What flanneld wrote to ``subnet.env``: the node's lease."""
-
-    network: IPv4Network
-    subnet: IPv4Interface  # the gateway's address and the subnet's prefix length
-    mtu: int  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A node at one moment. A node that was never built has the empty state."""
-
-    net: Net = field(default_factory=Net)
-    inside: Mapping[str, Net] = field(default_factory=dict)  # containers' networks, by name
-    machines: Mapping[str, Process] = field(default_factory=dict)  # namespace holders
-    daemons: Mapping[str, Process] = field(default_factory=dict)
-    udp: tuple[UdpSocket, ...] = ()
-    subnet_env: SubnetEnv | None = None
-    keys: Mapping[str, str] = field(default_factory=dict)  # etcd's, on the node that it runs on
-
-    def net_of(self, where: str) -> Net:
-        """The network of a container on this node, or of the node itself for an empty name."""
-        return self.inside.get(where, Net()) if where else self.net
-
-
-@dataclass(frozen=True, slots=True)
-class UdpSocket:
-    """A bound UDP socket. The kernel's own (VXLAN) has no process."""
-
-    port: int
-    process: str = ""
-
-
-# --- reading ------------------------------------------------------------------------------------
+from vxlab.state.model import (
+    FORWARDING,
+    RECORDS,
+    SUBNET_ENV,
+    SYSCTLS,
+    FdbEntry,
+    Firewall,
+    Link,
+    Neighbour,
+    Net,
+    Process,
+    Route,
+    State,
+    SubnetEnv,
+    UdpSocket,
+    Vxlan,
+)
 
 _PROGRAM = """\
 export LC_ALL=C
@@ -165,24 +50,50 @@ for f in %(records)s/machines/*; do [ -r "$f" ] || continue
     at inside "${f##*/}"
     nsenter -n -t "$p" sh -c 'printf "addr show\\nroute show\\nneigh show\\n" | ip -d -j -batch -'
   fi; done
+%(host)s
 at end
+"""
+
+_HOST_PROGRAM = """\
+at forwarding; for f in %(forwarding)s; do
+  [ -r /proc/sys/$f ] && { read -r v </proc/sys/$f; echo "$f $v"; }; done
+at firewall; iptables-save 2>/dev/null | while read -r c p _; do
+  case $c in "*"*) t=$c;; esac
+  case $t$c in "*filter:FORWARD") echo "policy $p";; "*filter:FLANNEL-FWD") echo flannel;; esac; done
+if command -v nft >/dev/null; then at nft
+  nft list table ip filter 2>/dev/null | while read -r w c _; do
+    case $w in table) echo table;; chain) echo "chain $c";; esac; done
+fi
+at files; for f in %(files)s; do
+  if [ -d "$f" ]; then echo "directory $f"
+  elif [ -f "$f" ]; then case $f in *.log) echo "log $f";; *) sha256sum "$f";; esac; fi; done
 """
 
 _PAGE_KIB = 4  # statm counts pages; they are 4 KiB on the machines that flannel has releases for
 
 
-def program(*, inside: bool = True) -> str:
+def program(*, inside: bool = True, files: Sequence[str] | None = None) -> str:
     """The shell program whose output `parse` reads. It changes nothing.
 
     Args:
         inside: read the networks of the machines held on this node, too (its containers).
+        files: on a real host, where the lab has its files there.
     """
+    host = "" if files is None else _host_program(files)
     return _PROGRAM % {
+        "host": host,
         "sysctls": " ".join(key.replace(".", "/") for key in SYSCTLS),
         "env": SUBNET_ENV,
         "records": RECORDS,
         "inside": int(inside),
     }
+
+
+def _host_program(files: Sequence[str]) -> str:
+    # The patterns are expanded where they start: in /proc/sys.
+    patterns = " ".join(f"$(cd /proc/sys && echo {pattern})" for pattern in FORWARDING)
+    words = " ".join(shlex.quote(path) for path in files)
+    return _HOST_PROGRAM % {"forwarding": patterns, "files": words}
 
 
 class SnapshotError(ValueError):
@@ -195,7 +106,7 @@ def parse(output: str) -> State:
     Raises:
         SnapshotError: the output is incomplete or malformed.
     """
-    sections: dict[tuple[str, ...], list[str]] = {}
+    sections: Sections = {}
     current: list[str] = []
     for line in output.splitlines():
         if line.startswith("@@ "):
@@ -210,8 +121,15 @@ def parse(output: str) -> State:
         raise SnapshotError(f"cannot read the snapshot: {error}") from error
 
 
-def _state(sections: dict[tuple[str, ...], list[str]]) -> State:
-    sysctls = dict(line.split(" ", 1) for line in sections.get(("sysctl",), []))
+Sections = dict[tuple[str, ...], list[str]]
+
+#: sysctl(8) writes a dot in an interface's name as a slash, and the other way round.
+_SWAP = str.maketrans("./", "/.")
+
+
+def _state(sections: Sections) -> State:
+    lines = [*sections.get(("sysctl",), []), *sections.get(("forwarding",), [])]
+    sysctls = dict(line.split(" ", 1) for line in lines)
     inside, machines, daemons = {}, {}, {}
     for key, lines in sections.items():
         if key[0] == "machine":
@@ -224,14 +142,35 @@ def _state(sections: dict[tuple[str, ...], list[str]]) -> State:
         net=_net(
             sections[("net",)],
             fdb="".join(sections[("fdb",)]),
-            sysctls={key.replace("/", "."): value for key, value in sysctls.items()},
+            sysctls={key.translate(_SWAP): value for key, value in sysctls.items()},
         ),
         inside=inside,
         machines=machines,
         daemons=daemons,
         udp=tuple(_udp(line) for line in sections[("udp",)]),
         subnet_env=parse_subnet_env("\n".join(sections[("subnet_env",)])),
+        files=dict(_file(line) for line in sections.get(("files",), [])),
+        firewall=_firewall(sections),
     )
+
+
+def _file(line: str) -> tuple[str, str]:
+    """A path, and a word or its digest; sha256sum puts two blanks between."""
+    word, path = line.split(maxsplit=1)
+    return path, word
+
+
+def _firewall(sections: Sections) -> Firewall | None:
+    lines = sections.get(("firewall",))
+    if lines is None:
+        return None
+    policy = next((line.split()[1] for line in lines if line.startswith("policy ")), "")
+    nft = sections.get(("nft",))
+    # iptables-save prints the filter table whether or not there is one. Without nft nobody could
+    # take it away again.
+    table = bool(policy) if nft is None else "table" in nft
+    chain = table if nft is None else "chain FORWARD" in nft
+    return Firewall(policy, table, chain, "flannel" in lines)
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
