@@ -78,7 +78,15 @@ def ok(network: Hosts, *words: str) -> str:
 
 def write(host: Host, path: str, text: str, mode: str = "644") -> None:
     """A file on a host."""
-    host.ok("sh", "-c", 'mkdir -p "${1%/*}" && cat >"$1" && chmod "$2" "$1"', "sh", path, mode, stdin=text)
+    host.ok(
+        "sh",
+        "-c",
+        'mkdir -p "${1%/*}" && cat >"$1" && chmod "$2" "$1"',
+        "sh",
+        path,
+        mode,
+        stdin=text,
+    )
 
 
 __all__ = ["Host", "Hosts", "Options", "differences", "ok", "photograph", "real", "write"]

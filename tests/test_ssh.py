@@ -741,9 +741,10 @@ def test_a_broken_connection_is_told(controller: Controller, host: Host) -> None
         connection.put(Path(__file__), "/tmp/x", lambda done, total: None)
 
 
-def test_a_root_shell_that_ends_is_a_lost_connection(controller: Controller) -> None:
-    """Somebody on the host killed it."""
-    connection = controller.open("root@host1")
+@pytest.mark.parametrize("user", ["root", "alice", "bob"])
+def test_a_root_shell_that_ends_is_a_lost_connection(controller: Controller, user: str) -> None:
+    """Somebody on the host killed it; no other takes its place."""
+    connection = controller.open(f"{user}@host1", PASSWORD)
     with pytest.raises(UnreachableError) as caught:
         connection.run("kill -KILL $$")
     assert caught.value.detail == "its root shell ended"
@@ -875,6 +876,24 @@ def test_a_stream_that_sudo_refuses_says_so(
         with pytest.raises(OperationError, match="cannot run true as root") as caught:
             stream.wait()
         assert "a password is required" in caught.value.detail
+
+
+def test_a_stream_whose_password_is_right_no_more_says_so(
+    controller: Controller, host: Host
+) -> None:
+    """bob's was changed while we are connected."""
+    connection = controller.open("bob@host1", PASSWORD)
+    shadow = host.files / "etc/shadow"
+    before = shadow.read_text()
+    shadow.write_text(re.sub(r"^bob:[^:]*", "bob:*", before, flags=re.MULTILINE))
+    try:
+        stream = connection.stream(["true"], stdin=True)
+    finally:
+        shadow.write_text(before)
+    with pytest.raises(OperationError, match="cannot run true as root") as caught:
+        stream.wait()
+    assert "incorrect password" in caught.value.detail
+    assert PASSWORD not in str(caught.value.as_json())
 
 
 # --- terminals ------------------------------------------------------------------------------------

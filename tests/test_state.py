@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from golden import CASES, agrees
 from vxlab.state import (
     SYSCTLS,
+    Firewall,
     Net,
     Route,
     SnapshotError,
@@ -76,14 +77,111 @@ def test_the_network_of_what_is_not_there_is_empty() -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_the_program_is_a_shell_program(inside: bool) -> None:
+@pytest.mark.parametrize("files", [None, (), ("/run/it's here", "/var/log/etcd.log")])
+def test_the_program_is_a_shell_program(inside: bool, files: tuple[str, ...] | None) -> None:
     """A shell can read it, and it asks for every sysctl that a snapshot holds."""
-    text = program(inside=inside)
+    text = program(inside=inside, files=files)
     read = subprocess.run(
         ["sh", "-n"], input=text, capture_output=True, text=True, check=False, timeout=10
     )
     assert (read.returncode, read.stderr) == (0, "")
     assert [key.replace(".", "/") in text for key in SYSCTLS] == [True] * len(SYSCTLS)
+
+
+def test_a_node_of_this_machine_is_not_asked_what_it_lends() -> None:
+    """Its firewall and its files go with its namespaces: a snapshot need not read them."""
+    text = program()
+    assert [word for word in ("iptables", "nft", "sha256sum", "conf/*") if word in text] == []
+
+
+def test_a_real_host_is_asked_for_files_that_a_shell_would_take_apart() -> None:
+    """The paths are words of their own, whatever is in them."""
+    text = program(files=("/run/it's here", "/var/$(reboot)"))
+    assert """for f in '/run/it'"'"'s here' '/var/$(reboot)'; do""" in text
+
+
+# --- a real host --------------------------------------------------------------------------------
+
+
+def lends(*sections: str) -> State:
+    """A snapshot of node01 with what only a real host tells."""
+    return parse(REAL.replace("@@ end\n", "\n".join((*sections, "@@ end", ""))))
+
+
+def test_a_node_of_this_machine_has_no_firewall_of_its_own() -> None:
+    """Not asked is not the same as nothing there."""
+    state = parse(REAL)
+    assert (state.files, state.firewall) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("sections", "firewall"),
+    [
+        (["@@ firewall", "@@ nft"], Firewall("", False, False, False)),
+        (["@@ firewall"], Firewall("", False, False, False)),
+        (["@@ firewall", "policy DROP"], Firewall("DROP", True, True, False)),
+        (["@@ firewall", "policy DROP", "@@ nft"], Firewall("DROP", False, False, False)),
+        (
+            ["@@ firewall", "policy ACCEPT", "@@ nft", "table", "chain INPUT"],
+            Firewall("ACCEPT", True, False, False),
+        ),
+        (
+            ["@@ firewall", "policy ACCEPT", "flannel", "@@ nft", "table", "chain FORWARD"],
+            Firewall("ACCEPT", True, True, True),
+        ),
+        (
+            ["@@ firewall", "@@ nft", "table", "chain FORWARD"],
+            Firewall("", True, True, False),
+        ),
+    ],
+    ids=["nothing", "nothing, no nft", "no nft", "legacy", "other chain", "flannel", "foreign"],
+)
+def test_the_firewall(sections: list[str], firewall: Firewall) -> None:
+    """The FORWARD chain's policy, flannel's rules, and what iptables-nft made for itself.
+
+    Without nft a table that iptables tells of is one, with its chains. Where both are there and
+    only iptables knows the table, it is its older variant, which has its own.
+    """
+    assert lends(*sections).firewall == firewall
+
+
+def test_files() -> None:
+    """A digest, or a word for what has no contents to compare; paths may have blanks."""
+    digest = "0" * 64
+    lines = [f"{digest}  /a/b c", "directory /run/etcd", "log /var/log/etcd.log"]
+    assert lends("@@ files", *lines).files == {
+        "/a/b c": digest,
+        "/run/etcd": "directory",
+        "/var/log/etcd.log": "log",
+    }
+
+
+def test_a_line_that_is_no_file() -> None:
+    """A word alone: a program's complaint."""
+    with pytest.raises(SnapshotError, match="cannot read the snapshot"):
+        lends("@@ files", "sha256sum:")
+
+
+def test_sysctls_of_interfaces() -> None:
+    """sysctl(8)'s names: a dot in an interface's name is a slash there."""
+    state = lends(
+        "@@ forwarding",
+        "net/ipv4/conf/all/forwarding 1",
+        "net/ipv4/conf/eth0.100/forwarding 0",
+        "net/ipv4/conf/all/accept_redirects 0",
+    )
+    assert state.net.sysctls == {
+        **parse(REAL).net.sysctls,
+        "net.ipv4.conf.all.forwarding": "1",
+        "net.ipv4.conf.eth0/100.forwarding": "0",
+        "net.ipv4.conf.all.accept_redirects": "0",
+    }
+
+
+@given(st.sampled_from(["firewall", "nft", "files", "forwarding"]), st.lists(st.text()))
+def test_garbage_from_a_real_host(section: str, lines: list[str]) -> None:
+    """Whatever the tools print there."""
+    parses(REAL.replace("@@ end\n", "\n".join((f"@@ {section}", *lines, "@@ end", ""))))
 
 
 # --- output that is not whole -------------------------------------------------------------------

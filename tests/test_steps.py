@@ -20,7 +20,7 @@ from vxlab.engine.running import drift, places
 from vxlab.lab import Lab
 from vxlab.ops import AddAddress, AddNeighbours, Op, PutKey, SetMtu, SetSysctl, StartDaemon, pending
 from vxlab.state import State
-from vxlab.steps import BY_NAME, bridge, node, overlay, steps_of
+from vxlab.steps import BY_NAME, STEPS, bridge, host, node, overlay, steps_of, tls
 from vxlab.steps.address import container_address
 from vxlab.steps.site import SWITCH, States
 
@@ -35,8 +35,17 @@ nodes:
   node01: {subnet: 10.5.7.0/24}
   node02: {subnet: 10.5.8.0/24}
 """
+SSH = """
+name: ssh
+underlay: {mtu: 1500}
+nodes:
+  node01: {ssh: alice@one.example, address: 192.168.56.21/24, interface: eth1}
+  node02: {ssh: two, address: 192.168.56.22/24, interface: ens7}
+"""
 LABS = {
     "talk": "",
+    "ssh": SSH,
+    "ssh-insecure": f"{SSH}etcd: {{insecure: true}}",
     "three-containers": THREE,
     "pinned": PINNED,
     "ipv6": "ipv6: true",
@@ -64,6 +73,17 @@ def leased(lab: Lab) -> dict[str, State]:
     for number, member in enumerate(lab.nodes, 1):
         states[member.name] = State(subnet_env=talk.subnet_env(lab, number))
     return states
+
+
+def lent(lab: Lab, states: Mapping[str, State]) -> dict[str, State]:
+    """The same hosts with the lab's places and certificates on them."""
+    found = dict(states)
+    for member in lab.nodes:
+        files = {op.path: "directory" for op in host.places(talk.site(lab), member)}
+        if lab.tls:
+            files |= {tls.path(lab, name): "0" * 64 for name in tls.files(lab, member)}
+        found[member.name] = replace(found[member.name], files=files)
+    return found
 
 
 def planned(step: str, lab: Lab, states: States, member: int = 0) -> list[Op]:
@@ -160,6 +180,16 @@ def test_the_order_is_the_talks() -> None:
     ]
 
 
+def test_real_hosts_have_steps_of_their_own() -> None:
+    """No switch, no machines and no underlay to build; but places, and certificates to give."""
+    assert [step.name for step in steps_of(lab_of("ssh"))][:3] == ["host", "tls", "etcd"]
+    assert {step.name for step in STEPS if step.remote is False} == {"switch", "node", "underlay"}
+    assert {step.name for step in STEPS if step.remote is True} == {"host", "tls"}
+    both = [step for step in STEPS if step.remote is None]
+    assert [s for s in steps_of(lab_of("ssh")) if s.remote is None] == both
+    assert [s for s in steps_of(talk.TALK) if s.remote is None] == both
+
+
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_step_has_a_lesson(name: str) -> None:
     """Its docstring ends its sentences; its title fits beside its name on a screen."""
@@ -175,7 +205,7 @@ def test_every_step_has_a_lesson(name: str) -> None:
 def test_a_lab_that_is_up_needs_nothing(name: str) -> None:
     """A second `up` finds nothing to do: every operation of every step holds."""
     lab = lab_of(name)
-    states = talk.states(lab)
+    states = lent(lab, talk.states(lab)) if lab.remote else talk.states(lab)
     assert drift(talk.site(lab), states) == []
     etcd = states[lab.etcd.node]
     config = BY_NAME["config"].plan(talk.site(lab), lab.etcd_node, states)
@@ -300,6 +330,100 @@ def test_a_pinned_lease_that_is_none_is_written_over(value: str) -> None:
     key = "/coreos.com/network/subnets/10.5.7.0-24"
     states = {**empty(lab), "node01": State(keys={key: value})}
     assert key in [op.key for op in planned("config", lab, states) if isinstance(op, PutKey)]
+
+
+# --- real hosts ---------------------------------------------------------------------------------
+
+
+def commands(step: str, lab: Lab, member: int = 0) -> list[str]:
+    return [str(op) for op in planned(step, lab, empty(lab), member)]
+
+
+def test_etcds_node_lends_more_than_the_others() -> None:
+    """etcd works and logs on its node alone, and only there is its certificate."""
+    lab = lab_of("ssh")
+    more = {
+        step: sorted(set(commands(step, lab)) - set(commands(step, lab, 1)))
+        for step in ("host", "tls")
+    }
+    assert more["host"] == ["mkdir -p /run/etcd", "touch /var/log/etcd.log"]
+    assert [line.rpartition("/")[2] for line in more["tls"]] == ["server-key.pem", "server.pem"]
+
+
+def test_without_tls_nothing_of_it_is_left() -> None:
+    """The talk's plain http: no file, no flag, and the URL says so."""
+    secure, plain = lab_of("ssh"), lab_of("ssh-insecure")
+    assert commands("tls", plain) == []
+    (etcd,), (flannel,) = commands("etcd", plain), commands("flannel", plain)
+    assert ("https" in etcd + flannel, ".pem" in etcd + flannel) == (False, False)
+    assert "--etcd-endpoints=http://192.168.56.21:2379 " in flannel
+    for command in (*commands("etcd", secure), *commands("flannel", secure)):
+        assert "http://" not in command
+
+
+def test_only_who_has_a_certificate_is_served() -> None:
+    """For clients, and for the port that members would use; both name the lab's own authority."""
+    (etcd,) = planned("etcd", lab_of("ssh"), empty(lab_of("ssh")))
+    assert isinstance(etcd, StartDaemon)
+    place = "/var/lib/vxlab/ssh/tls"
+    for prefix in ("--", "--peer-"):
+        wanted = {
+            f"{prefix}client-cert-auth",
+            f"{prefix}trusted-ca-file={place}/ca.pem",
+            f"{prefix}cert-file={place}/server.pem",
+            f"{prefix}key-file={place}/server-key.pem",
+        }
+        assert wanted <= set(etcd.command)
+    urls = [word for word in etcd.command if "://" in word]
+    assert urls == [
+        "--listen-client-urls=https://192.168.56.21:2379,https://127.0.0.1:2379",
+        "--advertise-client-urls=https://192.168.56.21:2379",
+        "--listen-peer-urls=https://127.0.0.1:2380",
+        "--initial-advertise-peer-urls=https://127.0.0.1:2380",
+        "--initial-cluster=node01=https://127.0.0.1:2380",
+    ]
+
+
+def test_each_flanneld_has_its_hosts_own_interface() -> None:
+    """Hosts need not call it the same."""
+    lab = lab_of("ssh")
+    faces = [word for i in (0, 1) for word in commands("flannel", lab, i)[0].split()]
+    assert [word for word in faces if "iface" in word] == ["--iface=eth1", "--iface=ens7"]
+
+
+def test_flannelds_undo_knows_its_interface_and_its_network() -> None:
+    """What it put into a real host's kernel is found when it is gone itself."""
+    (start,) = planned("flannel", lab_of("ssh"), empty(lab_of("ssh")))
+    assert [str(op) for op in start.undo(State())][1:] == [
+        "ip link del flannel.1",
+        "ip route flush root 10.5.0.0/16",
+    ]
+
+
+def test_new_certificates_start_the_daemons_again() -> None:
+    """All of them: the old authority is not known any more. The texts reach the hosts."""
+    lab = lab_of("ssh")
+    states = lent(lab, talk.states(lab))
+    made = {n.name: {f: f"{n.name}'s" for f in tls.files(lab, n)} for n in lab.nodes}
+    site = replace(talk.site(lab), certificates=made)
+    for member in lab.nodes:
+        here = states[member.name]
+        puts = list(BY_NAME["tls"].plan(site, member, states))
+        assert [op for op, _ in pending(puts, here)] == puts
+        assert {getattr(op, "text", "") for op in puts} == {f"{member.name}'s"}
+        (start,) = BY_NAME["flannel"].plan(site, member, states)
+        assert start.holds(here) == "it has new certificates"
+    (start,) = BY_NAME["etcd"].plan(site, lab.etcd_node, states)
+    assert start.holds(states["node01"]) == "it has new certificates"
+
+
+def test_no_step_tells_a_key() -> None:
+    """What people get to see of a plan has no file's text in it."""
+    lab = lab_of("ssh")
+    made = {n.name: dict.fromkeys(tls.files(lab, n), "SECRET") for n in lab.nodes}
+    site = replace(talk.site(lab), certificates=made)
+    assert "SECRET" in str([op.shell() for op in BY_NAME["tls"].plan(site, lab.nodes[0], {})])
+    assert "SECRET" not in " ".join(map(str, BY_NAME["tls"].plan(site, lab.nodes[0], {})))
 
 
 # --- ipv6, large labs, mtu ----------------------------------------------------------------------

@@ -390,7 +390,7 @@ def test_what_flanneld_leaves_goes_with_its_undo(place: Place) -> None:
 # --- the firewall ---------------------------------------------------------------------------------
 
 needs_nft = pytest.mark.skipif(shutil.which("nft") is None, reason="NOT TRIED: there is no nft")
-RULES = "nft -s list ruleset"
+RULES = "nft -s list ruleset 2>/dev/null"
 RULE = "iptables -A FORWARD -s 10.9.9.9 -j DROP"
 SET = "nft add set ip filter known '{ type ipv4_addr; }'"
 ONLY_FLANNELS = FLANNELD[FLANNELD.index("iptables") :]
@@ -421,15 +421,15 @@ def taken_back(place: Place, given: str, meanwhile: str = "") -> tuple[str, str,
 @pytest.mark.parametrize(
     ("given", "firewall"),
     [
-        ("", ("ACCEPT", False, False)),
+        ("", ("", False, False)),
         ("iptables -P FORWARD ACCEPT", ("ACCEPT", True, True)),
         ("iptables -P FORWARD DROP", ("DROP", True, True)),
         (f"iptables -P FORWARD DROP; {RULE}", ("DROP", True, True)),
         ("iptables -A INPUT -s 10.9.9.9 -j DROP", ("ACCEPT", True, False)),
-        ("iptables -t nat -A POSTROUTING -s 10.9.9.9 -j MASQUERADE", ("ACCEPT", False, False)),
+        ("iptables -t nat -A POSTROUTING -s 10.9.9.9 -j MASQUERADE", ("", False, False)),
         ("iptables -N OTHERS", ("ACCEPT", True, False)),
         ("nft add table ip filter", ("ACCEPT", True, False)),
-        ("nft add table ip other; nft add chain ip other FORWARD", ("ACCEPT", False, False)),
+        ("nft add table ip other; nft add chain ip other FORWARD", ("", False, False)),
         (f"nft add table ip filter; {SET}", ("ACCEPT", True, False)),
     ],
 )

@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 @click.argument("lab", required=False, shell_complete=choose.complete_lab)
 @accept_new_option
 @click.option("--nodes", type=click.IntRange(1, 1000), help="How many nodes the talk's lab gets.")
+@click.option("--to", metavar="STEP", help="Stop after this step; `vxlab up` goes on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every operation.")
 def command(
-    lab: str | None, nodes: int | None, as_json: bool, verbose: bool, accept_new: bool
+    lab: str | None,
+    nodes: int | None,
+    to: str | None,
+    as_json: bool,
+    verbose: bool,
+    accept_new: bool,
 ) -> None:
     """Build LAB (a lab file, or a lab's name; default: the talk's two nodes).
 
@@ -38,18 +44,33 @@ def command(
     from vxlab.report.progress import Progress
 
     wanted = _lab(lab, nodes)
+    _check_step(wanted, to)
     directory = LabDirectory(wanted.name)
     progress = Progress(wanted, quiet=as_json, verbose=verbose)
     with directory.locked("vxlab up", create=True), progress:
-        result = _up(wanted, directory, progress, accept_new=accept_new, verbose=verbose)
+        result = _up(wanted, directory, progress, to, accept_new=accept_new, verbose=verbose)
     if as_json:
         text.dump(_as_json(result, progress))
     else:
-        _tell(result)
+        _tell(result, to)
+
+
+def _check_step(lab: Lab, to: str | None) -> None:
+    from vxlab.steps import steps_of
+
+    names = [step.name for step in steps_of(lab)]
+    if to is not None and to not in names:
+        raise UsageError(f"there is no step {to!r}", hint=f"the steps are {', '.join(names)}")
 
 
 def _up(
-    lab: Lab, directory: LabDirectory, progress: Progress, *, accept_new: bool, verbose: bool
+    lab: Lab,
+    directory: LabDirectory,
+    progress: Progress,
+    to: str | None,
+    *,
+    accept_new: bool,
+    verbose: bool,
 ) -> Result:
     """Build the lab where it belongs: on this machine or on its hosts."""
     if lab.remote:
@@ -58,10 +79,10 @@ def _up(
         def goods() -> Cargo:
             return _cargo(_programs(verbose=verbose))
 
-        return hosts.up(lab, directory, goods, login(accept_new=accept_new), progress)
+        return hosts.up(lab, directory, goods, login(accept_new=accept_new), progress, to)
     from vxlab.engine import up
 
-    return up.up(_site(lab, directory, _programs(verbose=verbose)), directory, progress)
+    return up.up(_site(lab, directory, _programs(verbose=verbose)), directory, progress, to)
 
 
 def _lab(lab: str | None, nodes: int | None) -> Lab:
@@ -110,19 +131,28 @@ def _site(lab: Lab, directory: LabDirectory, found: Binaries) -> Site:
 
 
 def _cargo(found: Binaries) -> Cargo:
+    from vxlab.binaries.programs import which
     from vxlab.errors import MissingError
+    from vxlab.hostprobe import bundle
     from vxlab.nodes.cargo import Cargo
 
     if found.etcdctl is None:
         hint = "install etcdctl of the same version, as `vxlab install` does"
         raise MissingError("there is no etcdctl beside etcd; real hosts need it", hint=hint)
     programs = (found.etcd, found.etcdctl, found.flanneld, found.busybox)
-    return Cargo.of({each.name: each.path for each in programs})
+    files = {each.name: each.path for each in programs}
+    tcpdump = which("tcpdump")
+    if tcpdump is not None:  # for verify on hosts that have none
+        files |= {path.name: path for path in bundle(tcpdump)}
+    return Cargo.of(files)
 
 
-def _tell(result: Result) -> None:
+def _tell(result: Result, to: str | None) -> None:
     lab = result.lab
     spent = text.seconds(result.seconds)
+    if to is not None:
+        text.say(f"{lab.name} is built up to the step {to} ({spent}); `vxlab up` goes on")
+        return
     if not result.changes:
         text.say(f"{lab.name} is up and as wanted; nothing changed ({spent})")
         return

@@ -75,7 +75,13 @@ class Build:
         self._configured = threading.Event()
         self._stop = threading.Event()
 
-    def run(self) -> None:
+    def run(self, to: str | None = None) -> None:
+        """Build everything; or only up to a step, one after the other in the talk's order."""
+        if to is not None:
+            for step in steps_of(self.lab):
+                self.stage(step.name)
+                if step.name == to:
+                    return
         first = self.lab.etcd_node
         if not self.lab.remote:
             # etcd's client takes longer to load than etcd to boot: both go on meanwhile.
@@ -87,6 +93,21 @@ class Build:
         order = [first, *(n for n in self.lab.nodes if n is not first)]
         self._parallel(self._build_node, order, beside=self._configure)
         self._parallel(self._converge, order)
+
+    def stage(self, name: str) -> None:
+        """One step on all nodes that it concerns, with what has to be waited for."""
+        nodes = list(self.lab.nodes)
+        if name == "config":
+            self._configure()
+        elif name == "etcd":
+            self._step(name, self.lab.etcd_node, self._etcd_is_alive)
+        elif name == "switch":
+            self._step(name, nodes[0])
+        elif name == "flannel":
+            self._parallel(lambda member: self._step(name, member, self._await_lease), nodes)
+            self._parallel(self._converge, nodes)
+        else:
+            self._parallel(lambda member: self._step(name, member), nodes)
 
     def _parallel(
         self,

@@ -51,7 +51,12 @@ def _each(nodes: Nodes, work: Callable[[RemoteNode], T]) -> dict[str, T]:
 
 
 def up(
-    lab: Lab, directory: LabDirectory, goods: Callable[[], Cargo], login: Login, emit: Emit
+    lab: Lab,
+    directory: LabDirectory,
+    goods: Callable[[], Cargo],
+    login: Login,
+    emit: Emit,
+    to: str | None = None,
 ) -> Result:
     """Build the lab on its hosts, or bring it back to what it should look like.
 
@@ -63,6 +68,7 @@ def up(
         goods: finds the programs that travel; called while the hosts are connected to.
         login: how to get into the hosts.
         emit: is told what happens.
+        to: the last step to do; None for all.
 
     Raises:
         UnreachableError, RefusedError: a host cannot be reached or does not let us in.
@@ -75,14 +81,20 @@ def up(
         weighing = pool.submit(goods)
         nodes = connected(lab.name, targets(lab), login)
         try:
-            return _up(lab, directory, weighing.result(), nodes, emit, begun)
+            return _up(lab, directory, weighing.result(), nodes, emit, begun, to)
         finally:
             for node in nodes.values():
                 node.close()
 
 
 def _up(
-    lab: Lab, directory: LabDirectory, goods: Cargo, nodes: Nodes, emit: Emit, begun: float
+    lab: Lab,
+    directory: LabDirectory,
+    goods: Cargo,
+    nodes: Nodes,
+    emit: Emit,
+    begun: float,
+    to: str | None,
 ) -> Result:
     _each(nodes, lambda node: node.take("vxlab up", make=False))
     emit(Preparing(f"looking at {len(nodes)} hosts"))
@@ -104,7 +116,7 @@ def _up(
     states = running.states()
     running.site = _certified(site, states)
     build = Build(running, emit, new, states)
-    build.run()
+    build.run(to)
     fresh = len(new) == len(nodes)
     return Result(lab, fresh, tuple(build.changes), time.monotonic() - begun)
 

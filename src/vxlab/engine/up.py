@@ -27,10 +27,16 @@ class Result:
     seconds: float
 
 
-def up(site: Site, directory: LabDirectory, emit: Emit) -> Result:
+def up(site: Site, directory: LabDirectory, emit: Emit, to: str | None = None) -> Result:
     """Build the lab, or bring it back to what it should look like.
 
     The lab's directory must be locked by the caller.
+
+    Args:
+        site: the lab and its programs.
+        directory: the lab's.
+        emit: is told what happens.
+        to: the last step to do; None for all.
 
     Raises:
         UsageError: a lab of this name is there, but a different one.
@@ -49,7 +55,7 @@ def up(site: Site, directory: LabDirectory, emit: Emit) -> Result:
     try:
         states = dict.fromkeys(names, State()) if fresh else running.states()
         build = Build(running, emit, names if fresh else set(), states)
-        build.run()
+        build.run(to)
     finally:
         running.close()
     return Result(site.lab, fresh, tuple(build.changes), time.monotonic() - begun)

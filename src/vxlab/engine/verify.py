@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,7 +99,9 @@ def gather(running: Running, tell: Callable[[str], None]) -> Evidence:
 
 def _prober(running: Running) -> Prober:
     hosts = {name: n for name, n in running.nodes.items() if isinstance(n, RemoteNode)}
-    return RemoteProber(running.site, hosts) if running.site.lab.remote else LocalProber(running)
+    if not running.site.lab.remote:
+        return LocalProber(running)
+    return RemoteProber(running.site, hosts, shlex.split(running.site.tcpdump))
 
 
 def _ask_etcd(running: Running, states: States) -> tuple[str, str, dict[str, str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vxlab.errors import OperationError
+from vxlab.hostprobe import bundled
 from vxlab.lab import Lab
 from vxlab.nodes.remote import RemoteNode
 from vxlab.steps.site import Site
@@ -73,6 +74,9 @@ class Cargo:
             flanneld=f"{place}/flanneld",
             busybox=f"{place}/busybox",
             programs=f"{place}/bin",
+            tcpdump=shlex.join(bundled(tuple(self.files), place))
+            if "tcpdump" in self.files
+            else "",
         )
 
     def send(self, node: RemoteNode, progress: Callable[[str, int, int], None]) -> int:

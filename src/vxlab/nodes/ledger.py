@@ -29,7 +29,7 @@ d={labs}
 {make}if [ -d $d ]; then exec 9<$d
   if flock -n 9 && [ $d -ef /proc/$$/fd/9 ]; then
     read -r s </proc/$$/stat; s=${{s##*) }}; set -- $s
-    echo $$ "${{20}}" {owner} >$d/owner && echo '@@ locked'
+    echo $$ "${{20}}" {owner} >$d/owner; echo '@@ locked'
   else exec 9<&-; echo "@@ busy $(cat $d/owner)"; fi
 else echo '@@ locked'; fi
 """

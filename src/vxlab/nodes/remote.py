@@ -100,11 +100,15 @@ class RemoteNode:
 
         Raises:
             BusyError: another vxlab holds it; says which.
+            OperationError: there is no room to say who holds it.
         """
         me = f"{boot_id()} {os.getpid()} {process_start(os.getpid())} {command}"
         text = ledger.lock(f"{me} from {os.uname().nodename}", make=make)
         deadline = time.monotonic() + _PATIENCE
         while "@@ locked" not in (output := self.connection.run(text, outer=True)):
+            if "@@ busy" not in output:
+                what = "cannot make a place for the journal"
+                raise OperationError(what, where=self.name, detail=output.strip())
             shell, start, *who = output.rpartition("@@ busy ")[2].split() or ["", ""]
             if not _ended(who) or time.monotonic() > deadline:
                 raise BusyError(

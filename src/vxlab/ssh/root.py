@@ -23,7 +23,7 @@ _BECOME = """\
 m={left}; m=${{m}}{right}
 if [ "$(id -u)" = 0 ]; then echo "$m root"; exec sh -s; fi
 command -v sudo >/dev/null || {{ echo "$m missing"; exit; }}
-sudo -n sh -c "echo $m free; exec sh -s" && exit
+if sudo -n true; then exec sudo -n sh -c "echo $m free; exec sh -s"; fi
 echo "$m" >&2
 sudo -S -p "$m ask " sh -c "echo $m paid; exec sh -s"
 echo "$m denied"

@@ -140,9 +140,16 @@ class Stream:
         _, mark, rest = self._buffers[which].partition(self._mark)
         if mark:
             self._buffers[which], self._begun[which] = rest, True
-        elif which == 1 and not self._paid and self._root.prompt.encode() in self._buffers[1]:
+        elif which == 1:
+            self._pay(self._buffers[1].count(self._root.prompt.encode()))
+
+    def _pay(self, asked: int) -> None:
+        """Tell sudo the password; asked again, it is right no more."""
+        if asked and not self._paid:
             self._paid = True
             self._channel.sendall((self._root.password or "").encode() + b"\n")
+        elif asked > 1:
+            self._channel.shutdown_write()
 
     def _judge(self) -> None:
         """Nothing more comes: raise if that is no regular end."""

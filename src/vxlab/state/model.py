@@ -121,7 +121,7 @@ class SubnetEnv:
 class Firewall:
     """What of a host's packet filter flannel would change; see `vxlab.ops.RestoreFirewall`."""
 
-    policy: str  # of the FORWARD chain; empty: iptables cannot tell
+    policy: str  # of the FORWARD chain; empty: there is no filter table
     table: bool  # the nftables table "ip filter" exists
     chain: bool  # its chain FORWARD exists
     flannel: bool  # flannel's rules are there

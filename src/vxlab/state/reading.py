@@ -166,8 +166,8 @@ def _firewall(sections: Sections) -> Firewall | None:
         return None
     policy = next((line.split()[1] for line in lines if line.startswith("policy ")), "")
     nft = sections.get(("nft",))
-    # iptables-save prints the filter table whether or not there is one. Without nft nobody could
-    # take it away again.
+    # iptables-save prints a table that exists, with all its chains. Without nft nobody knows which
+    # of them do, nor could take them away again.
     table = bool(policy) if nft is None else "table" in nft
     chain = table if nft is None else "chain FORWARD" in nft
     return Firewall(policy, table, chain, "flannel" in lines)

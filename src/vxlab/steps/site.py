@@ -25,6 +25,8 @@ class Site:
     flanneld: str
     busybox: str
     programs: str  # busybox and its applets, which containers see as /bin
+    #: How a tcpdump that travelled to real hosts is run there; empty: the host's own is used.
+    tcpdump: str = ""
     #: What is to be given to real hosts in this run, by node and file; never stored.
     certificates: Mapping[str, Mapping[str, str]] = field(default_factory=dict, compare=False)
 
