@@ -1,8 +1,9 @@
-"""Labs on real hosts, for tests: hosts that have the programs already, and what differs afterwards."""
+"""Labs on real hosts, for tests: hosts that have the programs, and what differs afterwards."""
 
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -31,11 +32,16 @@ def _seed() -> Path:
     return directory / "cache"
 
 
+def _link(source: str, target: str) -> None:
+    """Hosts only read the programs; a copy for each test would be a hundred megabytes."""
+    os.link(source, target, follow_symlinks=False)
+
+
 @pytest.fixture(scope="session")
 def seed() -> Iterator[Callable[[], Path]]:
     """Makes the programs' place once; it is removed at the end of all tests."""
     yield _seed
-    if _seed.cache_info().currsize:
+    if _seed.cache_info().currsize and _seed().exists():  # each module has a fixture of its own
         shutil.rmtree(_seed().parent)
 
 
@@ -48,7 +54,8 @@ def make(tmp_path: Path, seed: Callable[[], Path]) -> Iterator[MakeHosts]:
             directory = Path(tempfile.mkdtemp(prefix="hosts-", dir=tmp_path))
             network = stack.enter_context(Hosts(directory, count, options))
             for host in network:
-                shutil.copytree(seed(), host.path("/var/cache/vxlab"), symlinks=True)
+                place = host.path("/var/cache/vxlab")
+                shutil.copytree(seed(), place, symlinks=True, copy_function=_link)
             return network
 
         yield make_some

@@ -588,9 +588,7 @@ def test_undo_of_another_switch_is_that_switch() -> None:
     """IPv6's has no interfaces' values to it."""
     op = SetSysctl(key="net.ipv6.conf.all.disable_ipv6", value="1")
     before = forwarding(eth0="1")
-    before = replace(
-        before, net=replace(before.net, sysctls={**before.net.sysctls, op.key: "0"})
-    )
+    before = replace(before, net=replace(before.net, sysctls={**before.net.sysctls, op.key: "0"}))
     assert op.undo(before) == (replace(op, value="0"),)
 
 

@@ -200,7 +200,7 @@ def test_jumbo_hosts(make: MakeHosts, tmp_path: Path) -> None:
 
 
 def test_exec_and_logs(pair: Hosts, tmp_path: Path) -> None:
-    """As on a local lab: exit codes, both streams, standard input, etcdctl, each log with its node."""
+    """As on a local lab: exit codes, both streams, standard input, etcdctl, the logs."""
     lab = str(pair.lab(tmp_path / "lab.yaml", user="alice"))
     ok(pair, "up", lab)
     done = pair.vxlab("exec", "node01", "--", "sh", "-c", "echo out; echo err >&2; exit 7")

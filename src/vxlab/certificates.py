@@ -77,7 +77,7 @@ def _certificate(
     issuer: tuple[x509.Certificate, EllipticCurvePrivateKey] | None,
     addresses: tuple[IPv4Address, ...] = (),
 ) -> x509.Certificate:
-    """Sign a key; without an issuer, by itself: the authority's own."""
+    """Sign a key; without an issuer, by itself: the authority's own (RFC 5280, 4.2.1)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
@@ -93,12 +93,33 @@ def _certificate(
         .not_valid_before(_EVER)
         .not_valid_after(_NEVER)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(_usage(authority=issuer is None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     if issuer is not None:
         # etcd's server is a client as well: of its own gRPC gateway and of its peers.
         usage = [Usage.SERVER_AUTH, Usage.CLIENT_AUTH] if addresses else [Usage.CLIENT_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        by = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer[1].public_key())
+        builder = builder.add_extension(by, critical=False)
     if addresses:
         names = [x509.DNSName("localhost"), *(x509.IPAddress(a) for a in addresses)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    """The authority's key signs certificates, and all others sign what is said in a handshake."""
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -51,10 +51,10 @@ def command(lab: str | None, accept_new: bool, as_json: bool, verbose: bool) -> 
         if place:
             text.say(text.style(place, "bold"))
         _show(group, width, verbose=verbose)
+    where = "these hosts" if lab is not None else "this machine"
     if bad:
-        text.say(text.style(f"{text.plural(len(bad), 'thing')} missing for a lab", "red"))
+        text.say(text.style(f"{text.plural(len(bad), 'problem')} on {where}", "red"))
     else:
-        where = "these hosts" if lab is not None else "this machine"
         text.say(text.style(f"a lab runs on {where}", "green"))
     sys.exit(MissingError.exit_code if bad else 0)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from vxlab import certificates, hostcheck
 from vxlab.engine.build import Build
 from vxlab.engine.events import Emit, Preparing, Told
-from vxlab.engine.running import Running, save
+from vxlab.engine.running import Running, save, stored_lab
 from vxlab.engine.up import Result, refuse_another
 from vxlab.errors import MissingError, OperationError, VxlabError
 from vxlab.journal import LabDirectory
@@ -76,15 +76,19 @@ def up(
         VxlabError: a step failed; the lab stays as it is, for `up` or `teardown`.
     """
     begun = time.monotonic()
+    known = stored_lab(directory) is not None
     emit(Preparing(f"connecting to {len(lab.nodes)} hosts"))
     with ThreadPoolExecutor(1) as pool:
         weighing = pool.submit(goods)
-        nodes = connected(lab.name, targets(lab), login)
+        nodes: Nodes = {}
         try:
+            nodes = connected(lab.name, targets(lab), login)
             return _up(lab, directory, weighing.result(), nodes, emit, begun, to)
         finally:
             for node in nodes.values():
                 node.close()
+            if not known and stored_lab(directory) is None:
+                directory.remove()  # nothing was begun
 
 
 def _up(

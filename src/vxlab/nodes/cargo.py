@@ -66,7 +66,7 @@ class Cargo:
 
     def site(self, lab: Lab) -> Site:
         """The lab with its programs where the hosts have them."""
-        place = self.place
+        place, names = self.place, tuple(self.files)
         return Site(
             lab=lab,
             directory="",
@@ -74,9 +74,7 @@ class Cargo:
             flanneld=f"{place}/flanneld",
             busybox=f"{place}/busybox",
             programs=f"{place}/bin",
-            tcpdump=shlex.join(bundled(tuple(self.files), place))
-            if "tcpdump" in self.files
-            else "",
+            tcpdump=shlex.join(bundled(names, place)) if "tcpdump" in names else "",
         )
 
     def send(self, node: RemoteNode, progress: Callable[[str, int, int], None]) -> int:
