@@ -54,7 +54,7 @@ def make(tmp_path: Path, seed: Callable[[], Path]) -> Iterator[MakeHosts]:
             directory = Path(tempfile.mkdtemp(prefix="hosts-", dir=tmp_path))
             network = stack.enter_context(Hosts(directory, count, options))
             for host in network:
-                place = host.path("/var/cache/vxlab")
+                place = host.files / "var" / "cache" / "vxlab"
                 shutil.copytree(seed(), place, symlinks=True, copy_function=_link)
             return network
 

@@ -32,7 +32,7 @@ def main() -> None:
             sent[node.name] += 1
         return script(node, program, line)
 
-    RemoteNode.script = counted  # type: ignore[method-assign]
+    RemoteNode.script = counted  # type: ignore[assignment, method-assign]
     lab = labfile.load(Path(sys.argv[1]))
     directory = LabDirectory(lab.name)
     with directory.locked("remote_driver", create=True):
