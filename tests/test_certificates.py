@@ -249,7 +249,7 @@ def test_a_client_is_no_server(tmp_path: Path, made: Files) -> None:
     """A host whose key was stolen cannot play etcd for the others."""
     said = refused(tmp_path, made, made["node01"], "192.168.56.22", server=tls.CLIENT)
     assert said.startswith("client: ")
-    assert "verify failed" in said
+    assert "unsuitable certificate purpose" in said
 
 
 # --- the real etcd --------------------------------------------------------------------------------

@@ -226,13 +226,16 @@ def test_a_full_disk(shell: list[str], labs: Path, before: str) -> None:
         f"mount -t tmpfs -o size=32k none {labs} && j={journal(labs)}\n"
         f"{some[before]}"
         f"( {ledger.append('talk', BOOT, [large])}echo '@@ ok 0'\n)\n"
-        f"rm -f {labs}/full; {ledger.read('talk')}",
+        f"{ledger.read('talk')}",
     )
     said, _, rest = output.partition("@@ the journal cannot be written\n")
     assert "No space left on device" in said
     assert "@@ ok 0" not in output
     entries = () if before == "nothing" else (Entry(BOOT, BRIDGE),)
     assert ledger.parse("host1", "talk", rest).entries == entries
+    # `read` ends it with a line of its own.
+    assert rest.partition("@@ journal\n")[2].count("\n") == (1 if before == "nothing" else 3)
+    assert "xxx" not in rest
 
 
 @pytest.mark.kernel
@@ -352,6 +355,15 @@ def test_a_directory_that_was_made_anew_is_locked_anew(connect: Open, labs: Path
     assert not labs.exists()
     assert second.run(ledger.lock("next", make=True)) == LOCKED
     assert first.run(ledger.lock(OWNER, make=True)).startswith("@@ busy ")
+
+
+def test_a_directory_that_goes_while_it_is_locked_is_no_lock(connect: Open, labs: Path) -> None:
+    """Between opening and locking a teardown ends: another may have the new directory."""
+    first = connect()
+    meanwhile = 'flock() { rm -r $d && mkdir $d && command flock "$@"; }\n'
+    assert LOCKED not in first.run(meanwhile + ledger.lock(OWNER, make=True))
+    assert labs.exists()
+    assert connect().run(ledger.lock("next", make=True)) == LOCKED
 
 
 def test_a_shell_without_its_vxlab_can_be_ended(connect: Open, labs: Path) -> None:

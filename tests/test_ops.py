@@ -561,7 +561,7 @@ FLANNELD = StartFlanneld(name="flannel", command=COMMAND, log="/l", network=OVER
     ids=["host-gw", "vxlan", "a real host", "started again"],
 )
 def test_undo_of_flanneld(op: StartFlanneld, firewall: Firewall | None, undo: list[Op]) -> None:
-    """First it ends, then goes what it left; what was before a restart is no state to go back to."""
+    """First it ends, then goes what it left; the firewall goes back to before its first start."""
     before = replace(OTHERWISE, firewall=firewall)
     assert list(op.undo(before)) == [StopDaemon(name="flannel"), *undo]
 

@@ -247,3 +247,15 @@ def test_nothing_is_killed_by_its_number_alone(pair: Hosts, tmp_path: Path) -> N
 
 def _into(host: Host) -> list[str]:
     return ["nsenter", f"--target={host.pid}", "--mount", "--net", "--pid", "--"]
+
+
+@pytest.mark.parametrize("damage", ["rm {tls}/client.pem", "cp /etc/hostname {tls}/ca.pem"])
+def test_lost_certificates_are_made_anew_for_all(pair: Hosts, tmp_path: Path, damage: str) -> None:
+    """A host that lost its own, or has another authority's: everybody gets new ones."""
+    lab = str(pair.lab(tmp_path / "lab.yaml"))
+    ok(pair, "up", lab)
+    pair["host2"].ok(damage.format(tls="/var/lib/vxlab/talk/tls"))
+    assert "repaired with" in ok(pair, "up", lab)
+    assert "12 of 12 checks good" in ok(pair, "verify", "talk")
+    assert "nothing changed" in ok(pair, "up", lab)
+    ok(pair, "teardown", lab)

@@ -404,7 +404,7 @@ def test_new_certificates_start_the_daemons_again() -> None:
     """All of them: the old authority is not known any more. The texts reach the hosts."""
     lab = lab_of("ssh")
     states = lent(lab, talk.states(lab))
-    made = {n.name: {f: f"{n.name}'s" for f in tls.files(lab, n)} for n in lab.nodes}
+    made = {n.name: dict.fromkeys(tls.files(lab, n), f"{n.name}'s") for n in lab.nodes}
     site = replace(talk.site(lab), certificates=made)
     for member in lab.nodes:
         here = states[member.name]

@@ -233,7 +233,7 @@ def test_undo_that_was_done_already_does_no_harm(place: Place) -> None:
 
 @in_child
 def test_a_place_goes_with_all_that_is_in_it(place: Place) -> None:
-    """etcd's data, a container's root; the directories above were the host's or go by themselves."""
+    """etcd's data, a container's root; what a link there leads to stays."""
     place.enter()
     node = place.node("node01")
     before = ok(node, "find /run /var/log | sort")
@@ -427,6 +427,7 @@ def taken_back(place: Place, given: str, meanwhile: str = "") -> tuple[str, str,
         (f"iptables -P FORWARD DROP; {RULE}", ("DROP", True, True)),
         ("iptables -A INPUT -s 10.9.9.9 -j DROP", ("ACCEPT", True, False)),
         ("iptables -t nat -A POSTROUTING -s 10.9.9.9 -j MASQUERADE", ("", False, False)),
+        ("iptables -t mangle -P FORWARD DROP", ("", False, False)),
         ("iptables -N OTHERS", ("ACCEPT", True, False)),
         ("nft add table ip filter", ("ACCEPT", True, False)),
         ("nft add table ip other; nft add chain ip other FORWARD", ("", False, False)),
@@ -472,7 +473,7 @@ def test_what_others_added_meanwhile_stays(place: Place, meanwhile: str, kept: l
 @needs_nft
 @in_child
 def test_a_chain_that_older_versions_of_iptables_make_goes_too(place: Place) -> None:
-    """Before 1.8.8 iptables makes INPUT, FORWARD and OUTPUT when it needs one of them."""
+    """They make INPUT, FORWARD and OUTPUT when they need one of them."""
     place.enter()
     chains = (
         f"nft add chain ip filter {name} '{{ type filter hook {name.lower()} priority filter; }}';"

@@ -32,8 +32,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: `remove` is for a real host's places: nothing is removed that is mounted, or through a mount.
 #: `restore_firewall` gets the policy, and whether iptables-nft's table and chain were there before
 #: flannel came. What others use by now stays: nft would remove their rules with it, so it is asked
-#: first what there is. iptables knows how to remove an empty chain of its own from 1.8.8 on; before,
-#: it made all three when one was needed.
+#: first what there is. Older versions of iptables make all three chains when one is needed, and
+#: cannot remove any.
 #:
 #: `stop` looks again when a kill fails: the process may have ended between the look and the kill.
 PRELUDE = f"""\

@@ -22,7 +22,7 @@ from vxlab.nodes.cargo import Cargo
 from vxlab.nodes.remote import WORKERS, Login, RemoteNode, connect, connected, targets, together
 from vxlab.ops import outlasting, pending
 from vxlab.state import State
-from vxlab.steps import BY_NAME
+from vxlab.steps import BY_NAME, tls
 from vxlab.steps.site import Site
 
 T = TypeVar("T")
@@ -135,11 +135,14 @@ def _send(node: RemoteNode, goods: Cargo, emit: Emit) -> None:
 def _certified(site: Site, states: Mapping[str, State]) -> Site:
     """A site with new certificates for all, if any of the hosts lacks any of its own.
 
-    The authority's key is not kept, so one host's cannot be replaced alone.
+    The authority's key is not kept, so one host's cannot be replaced alone. An `up` that was cut
+    off in the middle of that leaves hosts with different authorities.
     """
     plan = BY_NAME["tls"].plan
     members = site.lab.nodes
-    if any(pending(plan(site, node, states), states[node.name]) for node in members):
+    missing = any(pending(plan(site, node, states), states[node.name]) for node in members)
+    ca = tls.path(site.lab, tls.CA)
+    if missing or len({states[node.name].files.get(ca) for node in members}) > 1:
         return replace(site, certificates=certificates.make(site.lab))
     return site
 

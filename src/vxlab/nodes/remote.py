@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 WORKERS = 32
 
 _PATIENCE = 10.0  # seconds until a shell without its vxlab has to be gone
+_MOMENT = 1.0  # seconds until somebody who holds the lock has said who they are
 
 # The record names the container's PID 1, and its start time tells it from a stranger's.
 _INTO = """\
@@ -104,20 +105,22 @@ class RemoteNode:
         """
         me = f"{boot_id()} {os.getpid()} {process_start(os.getpid())} {command}"
         text = ledger.lock(f"{me} from {os.uname().nodename}", make=make)
-        deadline = time.monotonic() + _PATIENCE
+        begun = time.monotonic()
         while "@@ locked" not in (output := self.connection.run(text, outer=True)):
             if "@@ busy" not in output:
                 what = "cannot make a place for the journal"
                 raise OperationError(what, where=self.name, detail=output.strip())
             shell, start, *who = output.rpartition("@@ busy ")[2].split() or ["", ""]
-            if not _ended(who) or time.monotonic() > deadline:
+            # One that says nothing of itself is about to, or has just taken its place away.
+            patience = _PATIENCE if _ended(who) else 0.0 if who else _MOMENT
+            if time.monotonic() - begun > patience:
                 raise BusyError(
                     f"another vxlab works on this host: {' '.join(who[3:]) or 'it just started'}",
                     where=self.name,
                     hint="wait for it to end, or stop it, then try again",
                 )
-            # That vxlab is gone; its shell waits for a connection that will not come back.
-            self.script(ledger.release(shell, start))
+            if who:  # that vxlab is gone; its shell waits for a connection that will not come back
+                self.script(ledger.release(shell, start))
             time.sleep(self.pace)
         self._holds = True
 

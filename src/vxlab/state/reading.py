@@ -59,7 +59,8 @@ at forwarding; for f in %(forwarding)s; do
   [ -r /proc/sys/$f ] && { read -r v </proc/sys/$f; echo "$f $v"; }; done
 at firewall; iptables-save 2>/dev/null | while read -r c p _; do
   case $c in "*"*) t=$c;; esac
-  case $t$c in "*filter:FORWARD") echo "policy $p";; "*filter:FLANNEL-FWD") echo flannel;; esac; done
+  case $t$c in "*filter:FORWARD") echo "policy $p";; "*filter:FLANNEL-FWD") echo flannel;; esac
+done
 if command -v nft >/dev/null; then at nft
   nft list table ip filter 2>/dev/null | while read -r w c _; do
     case $w in table) echo table;; chain) echo "chain $c";; esac; done

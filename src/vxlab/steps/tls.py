@@ -28,8 +28,11 @@ def path(lab: Lab, file: str) -> str:
 
 
 def files(lab: Lab, node: Node) -> tuple[str, ...]:
-    """The names of a node's files: everybody's client certificate, on etcd's node the server's."""
-    return (CA, *CLIENT, *(SERVER if node.name == lab.etcd.node else ()))
+    """The names of a node's files: everybody's client certificate, on etcd's node the server's.
+
+    The authority's comes last: where it is, the others are the ones that it signed.
+    """
+    return (*CLIENT, *(SERVER if node.name == lab.etcd.node else ()), CA)
 
 
 def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
