@@ -421,7 +421,7 @@ TWINS = "nodes: {node01: {containers: [web, db]}, node02: {containers: [web]}}"
 def test_places(word: str, place: tuple[str, str]) -> None:
     """A node, the switch, a container by its name, or with its node."""
     running: Any = Lab(TWINS)
-    assert find(running, word) == place
+    assert find(running.site.lab, word) == place
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_places_that_are_none(word: str, message: str) -> None:
     """What there is, or which of several."""
     running: Any = Lab(TWINS)
     with pytest.raises(UsageError) as caught:
-        find(running, word)
+        find(running.site.lab, word)
     assert caught.value.message == message
     assert caught.value.hint
 

@@ -29,6 +29,8 @@ LAYERS = (
     ("steps", 2),
     ("checks", 2),
     ("hostcheck", 2),
+    ("lessons", 2),
+    ("quiz", 2),
     ("script", 3),
     ("netlink", 3),
     ("ssh", 3),

@@ -49,7 +49,7 @@ def _ask(question: str) -> str | None:
     """Ask for a secret on the terminal, which does not show it; None without a terminal."""
     from vxlab.report import text
 
-    if not sys.stdin.isatty():
+    if not sys.stdin.isatty() or _stopped.is_set():
         return None
     text.doing("")
     terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)

@@ -13,13 +13,13 @@ from vxlab.cli.login import login
 from vxlab.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
-    from vxlab.engine.running import Running
+    from vxlab.lab import Lab
     from vxlab.nodes.local import LocalNode
     from vxlab.nodes.remote import RemoteNode
     from vxlab.steps.site import Site
 
 
-def find(running: Running, where: str) -> tuple[str, str]:
+def find(lab: Lab, where: str) -> tuple[str, str]:
     """The node and the container that a word means; no container for a node itself.
 
     Args:
@@ -28,7 +28,6 @@ def find(running: Running, where: str) -> tuple[str, str]:
     Raises:
         UsageError: there is none, or there are several.
     """
-    lab = running.site.lab
     names = [node.name for node in lab.nodes]
     if where in names or (where == "switch" and not lab.remote):
         return where, ""
@@ -52,22 +51,26 @@ def enter(where: str | None, lab: str | None, command: Sequence[str]) -> NoRetur
         lab: which lab; None for the only one.
         command: program and arguments; none for a shell.
     """
-    from vxlab.engine.running import Running
+    from vxlab.engine.running import Running, no_lab, stored_site
     from vxlab.nodes.local import LocalNode
-    from vxlab.nodes.remote import RemoteNode
+    from vxlab.nodes.remote import connected
 
-    running = Running.attach(choose.directory(lab), login())
-    first = running.site.lab.containers or running.site.lab.nodes
-    node, container = find(running, where or first[0].name)
-    target = running.node(node)
-    words = _environment(running.site, node, container)
-    if isinstance(target, LocalNode):
+    directory = choose.directory(lab)
+    site = stored_site(directory)
+    if site is None:
+        raise no_lab(directory)
+    first = site.lab.containers or site.lab.nodes
+    node, container = find(site.lab, where or first[0].name)
+    words = _environment(site, node, container)
+    if not site.lab.remote:
+        target = Running.attach(directory, login()).node(node)
+        assert isinstance(target, LocalNode)  # noqa: S101
         _become(target, container, command, words)
-    assert isinstance(target, RemoteNode)  # noqa: S101
+    host = connected(site.lab.name, {node: site.lab.node(node).ssh}, login())[node]
     try:
-        sys.exit(_on_host(target, container, command, words))
+        sys.exit(_on_host(host, container, command, words))
     finally:
-        running.close()
+        host.close()
 
 
 def _environment(site: Site, node: str, container: str) -> dict[str, str]:

@@ -125,7 +125,7 @@ class Running:
         """
         site = stored_site(directory)
         if site is None:
-            raise _no_lab(directory)
+            raise no_lab(directory)
         if site.lab.remote:
             nodes = connected(site.lab.name, targets(site.lab), login)
             for node in nodes.values():
@@ -133,7 +133,7 @@ class Running:
             return cls(site, directory, nodes)
         record = directory.world()
         if record is None:
-            raise _no_lab(directory)
+            raise no_lab(directory)
         if not record.alive():
             raise UsageError(
                 f"the lab {directory.name!r} is not running (was this machine restarted?)",
@@ -190,7 +190,8 @@ class Running:
             return dict(zip((n.name for n in members), pool.map(look, members), strict=True))
 
 
-def _no_lab(directory: LabDirectory) -> UsageError:
+def no_lab(directory: LabDirectory) -> UsageError:
+    """The answer to who asks for a lab that is not there."""
     hint = "`vxlab up` builds one"
     return UsageError(f"there is no lab called {directory.name!r}", hint=hint)
 

@@ -85,7 +85,8 @@ class Root:
         if self.how == "root":
             return f"exec {shell}"
         if terminal:
-            return f"exec sudo {shell}"
+            asking = f"-p {self.prompt} " if self.how == "paid" else ""
+            return f"exec sudo {asking}{shell}"
         return (
             f"exec sudo -n {shell}"
             if self.how == "free"

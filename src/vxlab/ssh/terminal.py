@@ -35,7 +35,7 @@ def run(link: Link, root: Root, argv: Sequence[str]) -> int:
         far.exec_command(root.command(program, terminal=True))
         awake = stack.enter_context(_signals())
         stack.enter_context(_raw())
-        _exchange(far, awake)
+        _exchange(far, awake, root)
         code: int = far.recv_exit_status()
     if code >= 0:
         return code
@@ -45,8 +45,12 @@ def run(link: Link, root: Root, argv: Sequence[str]) -> int:
     return 255
 
 
-def _exchange(far: Any, awake: int) -> None:
-    """Carry bytes both ways until the host's end closes."""
+def _exchange(far: Any, awake: int, root: Root) -> None:
+    """Carry bytes both ways until the host's end closes.
+
+    sudo asks on a new terminal again; it gets the password that it has taken before.
+    """
+    prompt = root.prompt.encode() if root.how == "paid" else b""
     poll = select.poll()
     for fd in (0, awake, far.fileno()):
         poll.register(fd, select.POLLIN)
@@ -56,6 +60,9 @@ def _exchange(far: Any, awake: int) -> None:
             data = far.recv(1 << 16)
             if not data:
                 return
+            if prompt and prompt in data:
+                data, prompt = data.replace(prompt, b""), b""
+                far.sendall((root.password or "").encode() + b"\n")
             while data:
                 data = data[os.write(1, data) :]
         if awake in ready:
