@@ -131,6 +131,7 @@ def _site(lab: Lab, directory: LabDirectory, found: Binaries) -> Site:
 
 
 def _cargo(found: Binaries) -> Cargo:
+    from vxlab.binaries.digests import digests
     from vxlab.binaries.programs import which
     from vxlab.errors import MissingError
     from vxlab.hostprobe import bundle
@@ -144,7 +145,7 @@ def _cargo(found: Binaries) -> Cargo:
     tcpdump = which("tcpdump")
     if tcpdump is not None:  # for verify on hosts that have none
         files |= {path.name: path for path in bundle(tcpdump)}
-    return Cargo.of(files)
+    return Cargo(files, digests(files))
 
 
 def _tell(result: Result, to: str | None) -> None:

@@ -85,10 +85,15 @@ def up(
             nodes = connected(lab.name, targets(lab), login)
             return _up(lab, directory, weighing.result(), nodes, emit, begun, to)
         finally:
-            for node in nodes.values():
-                node.close()
+            close(nodes)
             if not known and stored_lab(directory) is None:
                 directory.remove()  # nothing was begun
+
+
+def close(nodes: Nodes) -> None:
+    """Let go of all hosts at once; each waits until its root shell has ended."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(RemoteNode.close, nodes.values()))
 
 
 def _up(

@@ -152,8 +152,8 @@ class Running:
         if self._etcd is not None:
             self._etcd.close()
             self._etcd = None
-        for node in self.machines:
-            node.close()
+        with ThreadPoolExecutor(workers(self.site.lab)) as pool:
+            list(pool.map(lambda node: node.close(), self.machines))
 
     def node(self, name: str) -> Node:
         if name == SWITCH and self.switch is not None:

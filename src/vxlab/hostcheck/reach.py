@@ -32,7 +32,7 @@ SIDE = 8
 
 #: Seconds for all of it. Hosts that reach each other are done after a fraction of one.
 WINDOW = 2.0
-_PAUSE = 0.05  # seconds between two tries
+_PAUSE = 0.02  # seconds between two tries
 
 #: In the namespace of the try; 198.18.0.0/15 is for tests of networks (RFC 2544).
 _FIRST = IPv4Address("198.18.0.1")

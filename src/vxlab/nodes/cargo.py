@@ -49,15 +49,6 @@ class Cargo:
     files: Mapping[str, Path]
     digests: Mapping[str, str]
 
-    @classmethod
-    def of(cls, files: Mapping[str, Path]) -> Cargo:
-        """Weigh the programs that are to travel."""
-        digests = {}
-        for name, path in files.items():
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(files, digests)
-
     @property
     def place(self) -> str:
         """Where they are kept on a host; other versions have another place."""

@@ -52,6 +52,13 @@ n=$(wc -c <$j); [ -z "$(tail -c 1 $j)" ] || n=$((n - $(tail -n 1 $j | wc -c)))
 """
 
 
+# The same once the journal is known to be whole: no program is started but the one that waits.
+_APPEND_MORE = """\
+printf '%s\\n' {line} >>{journal} && sync {journal} || {{
+  echo '@@ the journal cannot be written'; exit; }}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One step's undo, in the order in which it must be done, and the boot it belongs to."""
@@ -116,12 +123,19 @@ def read(lab: str) -> str:
     return _READ.format(labs=LABS, journal=_journal(lab))
 
 
-def append(lab: str, boot: str, undo: Iterable[Op]) -> str:
-    """The shell text that writes a step's undo to the journal; it ends the program if it cannot."""
+def append(lab: str, boot: str, undo: Iterable[Op], *, whole: bool = False) -> str:
+    """The shell text that writes a step's undo to the journal; it ends the program if it cannot.
+
+    Args:
+        lab: the lab's name.
+        boot: the host's boot id.
+        undo: in the order in which it must be done.
+        whole: the journal is there and ends with a whole line: this connection wrote it.
+    """
     entry = {"boot": boot, "undo": [to_json(op) for op in undo]}
     header = json.dumps({"vxlab": _FORMAT, "lab": lab})
     words = {"header": shlex.quote(header), "line": shlex.quote(json.dumps(entry))}
-    return _APPEND.format(journal=_journal(lab), **words)
+    return (_APPEND_MORE if whole else _APPEND).format(journal=_journal(lab), **words)
 
 
 def remove(lab: str) -> str:

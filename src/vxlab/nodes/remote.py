@@ -75,6 +75,7 @@ class RemoteNode:
         self.ledger = Ledger("", (), ())
         self._files: tuple[str, ...] = ()
         self._holds = False
+        self._journaled = False  # whether this connection has written to the journal
 
     def watch(self, site: Site) -> None:
         """Have snapshots tell of the files that the lab has on this host."""
@@ -140,9 +141,12 @@ class RemoteNode:
         self, todo: Sequence[Op], done: Callable[[Op], None], undo: Sequence[Op] = ()
     ) -> None:
         """One program: the undo is journaled on the host, then the operations are carried out."""
-        first = ledger.append(self.lab, self.ledger.boot, undo) if undo else ""
+        first = ""
+        if undo:
+            first = ledger.append(self.lab, self.ledger.boot, undo, whole=self._journaled)
         reading = script.Reading(self.name, todo, done)
         self.script(script.program(todo, first=first), reading.line)
+        self._journaled = self._journaled or bool(undo)
         for error in reading.failures():
             raise error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +16,18 @@ _AGAIN = "the journal knows what was done: when the host is back, run the same c
 
 
 def library() -> Any:
-    """paramiko; its log would end on stderr, where it has nothing to say that no error says."""
+    """paramiko; its log would end on stderr, where it has nothing to say that no error says.
+
+    It loads `invoke`, a third of its time, for ``Match exec`` alone; where there is an ``ssh``,
+    that reads the configuration.
+    """
+    spared = "paramiko" not in sys.modules and shutil.which("ssh") is not None
+    if spared:
+        sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
     import paramiko
 
+    if spared and sys.modules.get("invoke", spared) is None:
+        del sys.modules["invoke"]
     logger = logging.getLogger("paramiko")
     if logger.level == logging.NOTSET:
         logger.addHandler(logging.NullHandler())
