@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 
 from bare_machine import real_busybox
-from hosts import BOB, CAROL, PASSWORD, USERS, Host, Hosts, Options, User, key
 from kernel import KERNEL, wait_for
 from test_ssh_config import keygen
 from vxlab import namespaces
@@ -699,7 +698,8 @@ def test_daemons_neither_delay_nor_end(controller: Controller, host: Host) -> No
     connection = controller.open("alice@host1")
     told = connection.run("setsid sleep 4242 </dev/null >/dev/null 2>&1 & echo $!")
     connection.close()
-    assert host.ok(f"cat /proc/{int(told)}/comm") == "sleep\n"
+    name = f"cat /proc/{int(told)}/comm"  # `setsid`, until it has become sleep
+    wait_for(lambda: host.run(name).stdout == "sleep\n", "the daemon, which lives on")
     host.ok(f"kill {int(told)}")
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "shell": ("Look", "Open a shell in a node or container."),
     "exec": ("Look", "Run a command in a node or container."),
     "logs": ("Look", "Show the log of etcd or flannel."),
+    "demo": ("Learn", "Give the talk on real nodes, with its failures."),
     "explain": ("Learn", "Explain a step or a thing, in the lab that is up."),
     "quiz": ("Learn", "Ten questions about the lab that is up."),
     "check": ("This machine", "Try what this machine can do, and say what is missing."),

@@ -124,7 +124,7 @@ class Stream:
         with translated(self._link.name):
             poll = select.poll()
             poll.register(self._channel.fileno(), select.POLLIN)
-            if not poll.poll(500):  # `close` in another thread does not wake this
+            if not poll.poll(50):  # `close` in another thread does not wake this
                 return
             out = self._channel.recv(1 << 16) if self._channel.recv_ready() else b""
             err = self._channel.recv_stderr(1 << 16) if self._channel.recv_stderr_ready() else b""
