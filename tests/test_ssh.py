@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from bare_machine import real_busybox
+from hosts import BOB, CAROL, PASSWORD, USERS, Host, Hosts, Options, User, key
 from kernel import KERNEL, wait_for
 from test_ssh_config import keygen
 from vxlab import namespaces
