@@ -126,3 +126,10 @@ def test_tables_grow_with_the_nodes(one: Home) -> None:
     reached = [f["seen"] for f in findings(one, "pairs", "four-node")]
     assert len(reached) == 8
     assert all(words.startswith("reaches 7 of 7 others") for words in reached)
+
+
+@pytest.mark.parametrize("path", ["ssh-two-hosts.yaml", "vms/vagrant.yaml"])
+def test_labs_of_real_hosts(path: str) -> None:
+    """They load, two hosts each, with mutual TLS; nothing here can bring them up."""
+    lab = labfile.load(LABS / path)
+    assert (lab.remote, lab.tls, len(lab.nodes)) == (True, True, 2)
