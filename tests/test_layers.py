@@ -31,6 +31,7 @@ LAYERS = (
     ("hostcheck", 2),
     ("lessons", 2),
     ("quiz", 2),
+    ("rehearsal", 2),
     ("script", 3),
     ("netlink", 3),
     ("ssh", 3),

@@ -14,7 +14,7 @@ def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
     """VXLAN puts 50 bytes in front of every packet, and the underlay carries 1500.
 
     So both ends of the cable get 1450: a full-size packet, encapsulated, just fits. With 1500
-    inside, it would be fragmented on the underlay, or dropped when it must not be.
+    inside, it would be cut up on the way, or dropped where it must not be.
     """
     for container in node.containers:
         yield SetMtu(name=container.veth, mtu=site.lab.overlay_mtu)
