@@ -58,7 +58,10 @@ def reached(point: str) -> None:
 apply = LocalNode.apply
 
 
-def one_by_one(node: LocalNode, todo: Sequence[Op], done: Callable[[Op], None]) -> None:
+def one_by_one(
+    node: LocalNode, todo: Sequence[Op], done: Callable[[Op], None], undo: Sequence[Op] = ()
+) -> None:
+    apply(node, [], done, undo)  # all of it is journaled before the first operation
     for op in todo:
         k = number("operations")
         reached(f"before:{k}")

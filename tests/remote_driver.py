@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vxlab import labfile
-from vxlab.cli.up import _cargo, _programs
+from vxlab.cli.building import cargo, programs
 from vxlab.engine import hosts
 from vxlab.journal import LabDirectory
 from vxlab.nodes.remote import Login, RemoteNode
@@ -39,7 +39,7 @@ def main() -> None:
         result = hosts.up(
             lab,
             directory,
-            lambda: _cargo(_programs(verbose=False)),
+            lambda: cargo(programs(verbose=False)),
             Login(lambda question: None),
             lambda event: None,
         )

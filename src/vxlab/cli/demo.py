@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vxlab.cli import choose
-from vxlab.cli import up as building
+from vxlab.cli import building
 from vxlab.journal import LabDirectory
 from vxlab.report import text
 
@@ -54,11 +54,11 @@ def command(lab: str | None, auto: bool, delay: float | None) -> None:
     from vxlab.engine.walk import Differs, Opened, cast_of, refuse_existing, walk
     from vxlab.report.walk import show
 
-    wanted = building._lab(lab, None)
+    wanted = building.wanted_lab(lab, None)
     cast_of(wanted)
     directory = LabDirectory(wanted.name)
     refuse_existing(directory)
-    site = building._site(wanted, directory, building._programs(verbose=False))
+    site = building.local_site(wanted, directory, building.programs(verbose=False))
     pauses = _Pauses(wanted, directory, auto=auto, delay=delay)
     differs: Differs | None = None
     with closing(walk(site, directory)) as steps:
