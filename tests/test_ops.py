@@ -170,6 +170,7 @@ UNSEEN = {
     ("StartFlanneld", "cwd"),
     ("StartFlanneld", "device"),
     ("StartFlanneld", "network"),
+    ("StartFlanneld", "remake"),
     ("MakePlace", "directory"),
     ("PutFile", "mode"),
     ("StartNode", "directory"),

@@ -24,6 +24,8 @@ COMMANDS = {
     "shell": ("Look", "Open a shell in a node or container."),
     "exec": ("Look", "Run a command in a node or container."),
     "logs": ("Look", "Show the log of etcd or flannel."),
+    "filter": ("Look", "The tcpdump filter for an address inside VXLAN, explained."),
+    "capture": ("Look", "Show packets at any hops at once, or write them for Wireshark."),
     "demo": ("Learn", "Give the talk on real nodes, with its failures."),
     "trace": ("Look", "Follow a packet through every hop, there and back."),
     "explain": ("Learn", "Explain a step or a thing, in the lab that is up."),

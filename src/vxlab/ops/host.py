@@ -140,11 +140,21 @@ class RestoreFirewall(NodeOp):
 class StartFlanneld(StartDaemon):
     """Starts flanneld; what it puts into the kernel outlives it and goes with the undo.
 
-    `device` is flannel's interface (none for host-gw), `network` the overlay's.
+    `device` is flannel's interface (none for host-gw), `network` the overlay's. `remake` says that
+    an interface of that name is in the way: flanneld would take it over as it is.
     """
 
     device: str = ""
     network: str = ""
+    remake: bool = False
+
+    def holds(self, state: State) -> str | None:
+        gone = super().holds(state)
+        return f"{gone}; {self.again}" if gone and self.again and gone != self.again else gone
+
+    def clears(self, state: State) -> tuple[Op, ...]:
+        device = (DelLink(name=self.device),) if self.remake else ()
+        return (*super().clears(state), *device)
 
     def undo(self, before: State) -> tuple[Op, ...]:
         back: list[Op] = [*super().undo(before)]

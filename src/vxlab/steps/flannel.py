@@ -51,6 +51,7 @@ def plan(site: Site, node: Node, states: States) -> Iterator[Op]:
         again="; ".join(reasons),
         device=overlay.device(site.lab),
         network=str(site.lab.overlay.network),
+        remake=bool(overlay.misfit(site.lab, states[node.name])),
     )
 
 

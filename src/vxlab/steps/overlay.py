@@ -48,12 +48,31 @@ def missing(lab: Lab, node: Node, states: States) -> Iterator[str]:
         if not link.up:
             yield f"{name} is down"
             return
+        if other := misfit(lab, here):
+            yield other
+            return
     for peer in lab.nodes:
         there = states.get(peer.name, State())
         subnet = subnet_of(there)
         if peer.name == node.name or subnet is None:
             continue
         yield from _missing_for(lab, here, peer, there, subnet)
+
+
+def misfit(lab: Lab, here: State) -> str:
+    """How flannel's VXLAN interface differs from the lab's; empty if it does not, or is not there.
+
+    flanneld takes an interface of the right name and VNI over as it is, whatever its port.
+    """
+    link = here.net.links.get(device(lab))
+    if link is None or lab.overlay.backend_type != "vxlan":
+        return ""
+    if link.vxlan is None:
+        return f"{link.name} is no VXLAN interface"
+    seen, wanted = (link.vxlan.vni, link.vxlan.port), (lab.overlay.vni, lab.overlay.port)
+    if seen == wanted:
+        return ""
+    return f"{link.name} has VNI {seen[0]} and port {seen[1]}, wanted {wanted[0]} and {wanted[1]}"
 
 
 def _missing_for(

@@ -16,7 +16,7 @@ from typing import Protocol, Self
 from vxlab.engine.running import Running
 from vxlab.errors import OperationError, UsageError
 from vxlab.nodes.local import LocalNode
-from vxlab.sniff import BATCH, Direction, Frame, Instruction, Sniffer
+from vxlab.sniff import BATCH, Frame, Instruction, Sniffer
 from vxlab.steps import bridge
 from vxlab.trace.hops import Hop
 
@@ -276,4 +276,4 @@ def _no_interface(hop: Hop, names: Iterable[str]) -> UsageError:
     return UsageError(f"{hop.place} has no interface {hop.interface!r}", hint=hint)
 
 
-__all__ = ["Captures", "Caught", "Direction", "LocalSource", "Programs", "Source", "interfaces"]
+__all__ = ["Captures", "Caught", "LocalSource", "Programs", "Source", "interfaces"]
