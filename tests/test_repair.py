@@ -127,11 +127,11 @@ DAMAGES = {
     ),
     "VTEP on another port": _damage(
         "node01",
-        # flanneld is still: a live one may make its own in between.
-        "read -r p _ </run/vxlab/daemons/flannel; kill -STOP $p; ip link del flannel.1;"
-        " ip link add flannel.1 mtu 1450 type vxlan id 1 local 192.168.56.21 dev eth0"
-        " dstport 4789 nolearning; ip link set flannel.1 up; kill -CONT $p",
+        _kill("daemons", "flannel")  # a live one may make its own in between
+        + "; ip link del flannel.1; ip link add flannel.1 mtu 1450 type vxlan id 1"
+        " local 192.168.56.21 dev eth0 dstport 4789 nolearning; ip link set flannel.1 up",
         "flannel.1 has VNI 1 and port 4789, wanted 1 and 8472",
+        "daemons",
         "vtep",
         "entries",
         "socket",
