@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vxlab.cli import choose
-from vxlab.cli import building
+from vxlab.cli import building, choose
 from vxlab.journal import LabDirectory
 from vxlab.report import text
 
