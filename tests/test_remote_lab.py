@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,21 @@ def test_exec_and_logs(pair: Hosts, tmp_path: Path) -> None:
     assert "Wrote subnet file" in ok(pair, "logs", "flannel", "--node", "node02")
     write(pair["host1"], "/run/flannel/note", "x")  # in a place of the lab: goes with it
     ok(pair, "teardown", lab)
+
+
+def test_logs_are_followed(pair: Hosts, tmp_path: Path) -> None:
+    """What is written on a host appears with its node; Ctrl-C ends it, and the host's tail, too."""
+    lab = str(pair.lab(tmp_path / "lab.yaml"))
+    ok(pair, "up", lab)
+    following = pair.start("logs", "flannel", "-f", "-n", "1")
+    assert following.stdout is not None
+    assert following.stdout.readline().startswith("node01 │ ")
+    assert following.stdout.readline().startswith("node02 │ ")
+    pair["host2"].ok("echo 'a new line' >>/var/log/flannel.log")
+    assert following.stdout.readline() == "node02 │ a new line\n"
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=30)
+    assert following.returncode == 130
+    ok(pair, "teardown", lab)
+    tails = [p.command for host in pair for p in host.processes() if "tail" in p.command]
+    assert tails == []
