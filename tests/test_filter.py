@@ -35,6 +35,7 @@ from vxlab.journal import LabDirectory
 from vxlab.namespaces import in_netns
 from vxlab.packet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, UDP, IPv4, IPv6, decode
 from vxlab.probe import Endpoint, ping_all
+from vxlab.script import PATH
 from vxlab.sniff import Sniffer
 from vxlab.trace import bpf
 from vxlab.trace.bpfrun import Printer
@@ -635,7 +636,7 @@ def test_run_without_tcpdump(lab: Vxlab, monkeypatch: pytest.MonkeyPatch, tmp_pa
     """Exit code 69, and how to get it. A PATH of links stands for a machine without tcpdump."""
     monkeypatch.setattr(bpf, "_SYSTEM", ())
     for name in ("nsenter", "sh", "cat", "ip", "bridge"):
-        found = shutil.which(name)
+        found = shutil.which(name, path=PATH)
         assert found is not None
         (tmp_path / name).symlink_to(found)
     monkeypatch.setenv("PATH", str(tmp_path))

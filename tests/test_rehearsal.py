@@ -28,6 +28,7 @@ from vxlab.lab import Lab
 from vxlab.ops import DelRoute
 from vxlab.rehearsal import Command, known, rehearse
 from vxlab.rehearsal.command import typed, word
+from vxlab.script import PATH
 from vxlab.state import State
 from vxlab.steps.site import Site
 
@@ -317,7 +318,7 @@ def test_typed_by_hand_it_works(tmp_path: Path) -> None:
     done = subprocess.run(
         shlex.split(world),
         input="\n".join([f"look={shlex.quote(look)} ping={shlex.quote(ping)}", *script]) + "\n",
-        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{PATH}"},
         capture_output=True,
         text=True,
         timeout=100,
