@@ -212,7 +212,9 @@ def _reach(site: Site, facts: Mapping[str, hostcheck.Facts], nodes: Nodes, emit:
     if all(node.ledger.entries for node in nodes.values()):
         return
     token = secrets.token_hex(8)
-    serve = "etcd" not in nodes[lab.etcd.node].ledger.owned()
+    # An etcd in the journal need not have been started before the connection broke.
+    open_ports = facts[lab.etcd.node].sockets
+    serve = not any((s.protocol, s.port) == ("tcp", lab.etcd.port) for s in open_ports)
 
     def try_it(node: RemoteNode) -> hostcheck.Reach:
         program = hostcheck.reach_program(
