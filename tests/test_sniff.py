@@ -184,8 +184,8 @@ def test_frames_have_the_kernels_time_and_direction(cable: Net) -> None:
     ):
         before = time.time_ns()
         send(cable, "a", [experiment(number) for number in range(5)])
-        after = time.time_ns()
         sent, received = here.read(at_least(5), 5), there.read(at_least(5), 5)
+        after = time.time_ns()  # not earlier: the kernel may send after `send` has returned
     assert [frame.data for frame in sent] == [frame.data for frame in received]
     assert {frame.direction for frame in sent} == {"out"}
     assert {frame.direction for frame in received} == {"in"}
