@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vxlab import preflight
+from vxlab.hostcheck import advice
 from vxlab.preflight import Finding
 from vxlab.script import PATH
 
@@ -347,6 +348,6 @@ def test_a_missing_module_names_its_package(
 
 def test_the_iptables_that_works_is_named() -> None:
     """If the other back end's iptables works, it is what to switch to."""
-    line = preflight.iptables_line({"other-iptables-legacy": (0, "")})
+    line = advice.iptables_line({"other-iptables-legacy": (0, "")})
 
     assert line.startswith("sudo update-alternatives --set iptables /usr/sbin/iptables-legacy ")

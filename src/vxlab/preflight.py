@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vxlab import binaries
 from vxlab.errors import MissingError
+from vxlab.hostcheck import advice
+from vxlab.hostcheck.looking import TRYING
 from vxlab.script import PATH
 
 TIMEOUT = 10.0  # seconds, for all tries together; they take a tenth of one
@@ -86,24 +88,10 @@ _TRIES = {
     ),
 }
 
-# `try CODE COMMAND...` prints "@ CODE STATUS" and then what the command said.
 _TRIAL = """\
 export LC_ALL=C
-try() { c=$1; shift
-  if m=$("$@" 2>&1); then echo "@ $c 0"; else echo "@ $c $?"; fi; printf '%s\\n' "$m"; }
 mounts() { mount -t tmpfs tmpfs /run && mkdir /run/log && mount --bind /run/log /var/log; }
-bridge_up() { ip link add cbr0 type bridge stp_state 0 &&
-  ip address add 192.0.2.1/24 dev cbr0 && ip link set cbr0 up; }
-vxlan() {
-  ip link add flannel.1 type vxlan id 1 local 192.0.2.1 dev lo dstport 8472 nolearning &&
-  ip link set flannel.1 up &&
-  ip neigh replace 10.5.9.0 lladdr 02:00:00:00:00:09 dev flannel.1 nud permanent &&
-  bridge fdb append 02:00:00:00:00:09 dev flannel.1 dst 192.0.2.9; }
-rules() { "$1" -w 5 -N TRY && "$1" -w 5 -P FORWARD ACCEPT &&
-  "$1" -w 5 -A TRY -s 10.5.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT; }
-forwarding() { echo 1 >/proc/sys/net/ipv4/ip_forward; }
 icmp() { "$python" -I -S -c 'import _socket as s; s.socket(s.AF_INET, s.SOCK_RAW, 1)'; }
-bare() { mkdir /run/root && cp "$busybox" /run/root/sh && chroot /run/root /sh -c :; }
 busybox=$1 python=$2
 echo '@ namespaces 0'
 ip link set lo up
@@ -158,7 +146,7 @@ def _trial_argv(busybox: str) -> list[str]:
     user = ["--user", "--map-root-user"] if os.geteuid() else []
     spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--propagation", "slave"]
     ends = ["--fork", "--kill-child=KILL"]  # killing unshare ends the namespaces, too
-    return ["unshare", *user, *spaces, *ends, *_SH, _TRIAL, "sh", busybox, sys.executable]
+    return ["unshare", *user, *spaces, *ends, *_SH, TRYING + _TRIAL, "sh", busybox, sys.executable]
 
 
 def _versions_argv() -> list[str]:
@@ -257,7 +245,7 @@ def _todo(code: str, each: _Try, message: str, answers: Answers) -> str:
     if each.module:
         return module_line(each.module, message)
     if code == "kernel-iptables":
-        return iptables_line(answers)
+        return advice.iptables_line(answers)
     if code in ("namespaces", "kernel-container", "kernel-proc"):
         return "\n".join(allow_lines(message, root=os.geteuid() == 0))
     return container_line() if in_container() else ""
@@ -333,23 +321,7 @@ def module_line(module: str, message: str) -> str:
     """How to get a kernel feature that is a module and is not loaded."""
     if "Unknown device type" not in message and "not supported" not in message.lower():
         return container_line() if in_container() else f"sudo modprobe {module}"
-    release = os.uname().release
-    family = _family()
-    if "ubuntu" in family:
-        package = f"sudo apt-get install linux-modules-extra-{release}"
-    elif "fedora" in family or "rhel" in family:
-        package = f"sudo dnf install kernel-modules-{release} kernel-modules-extra-{release}"
-    else:
-        package = "a kernel with that module, from the distribution"
-    return f"sudo modprobe {module}   (no such module: {package})"
-
-
-def iptables_line(answers: Mapping[str, object]) -> str:
-    """How to get an iptables that works here: the other back end, or the kernel's modules."""
-    for other in ("iptables-nft", "iptables-legacy"):
-        if f"other-{other}" in answers:
-            return f"sudo update-alternatives --set iptables /usr/sbin/{other}   (that one works)"
-    return "sudo modprobe -a nf_tables nft_compat   (iptables-legacy: ip_tables iptable_filter)"
+    return advice.module_line(_family(), os.uname().release, module)
 
 
 def install_line(debian: str, fedora: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from vxlab.errors import OperationError
 from vxlab.ops import Op
-from vxlab.state import RECORDS
+from vxlab.state import BORN, RECORDS
 
 #: Where nodes look for programs; an ordinary user's PATH often lacks the sbin directories.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -41,9 +41,7 @@ export LC_ALL=C
 R={RECORDS}
 [ -d $R/daemons ] || mkdir -p $R/machines $R/daemons
 pid() {{ read -r p _ <"$R/machines/$1" && echo "$p"; }}
-born() {{ s=; {{ read -r s <"/proc/$1/stat"; }} 2>/dev/null; s=${{s##*) }}; set -- $s
-  [ "${{1:-Z}}" != Z ] && echo "${{20}}"; }}
-record() {{ case $3 in ''|*[!0-9]*) return 1; esac
+{BORN}record() {{ case $3 in ''|*[!0-9]*) return 1; esac
   t=$(born "$3") || {{ echo "$2 ended at once" >&2; return 1; }}
   printf '%s %s\\n%s\\n' "$3" "$t" "${{4:-}}" >"$R/$1/$2"; }}
 daemon() {{ n=$1; l=$2; w=$3; c=$4; shift 4

@@ -71,7 +71,7 @@ def _hosts(named: str, *, accept_new: bool) -> dict[str, Sequence[_Finding]]:
     from vxlab.engine import hosts
     from vxlab.engine.running import stored_lab
     from vxlab.errors import UsageError
-    from vxlab.nodes.remote import connected, targets
+    from vxlab.nodes.remote import close, connected, targets
 
     is_file = choose.looks_like_file(named)
     lab = labfile.load(Path(named)) if is_file else stored_lab(choose.directory(named))
@@ -82,8 +82,7 @@ def _hosts(named: str, *, accept_new: bool) -> dict[str, Sequence[_Finding]]:
     try:
         findings, _ = hosts.examine(lab, nodes)
     finally:
-        for node in nodes.values():
-            node.close()
+        close(nodes)
     return {n.name: [f for f in findings if f.host == n.name] for n in lab.nodes}
 
 

@@ -66,7 +66,7 @@ def _on_hosts(
     lab: Lab, names: list[str], file: str, last: int | None, prefix: int, *, follow: bool
 ) -> None:
     """Show logs of real hosts; what is added is streamed by each host's own tail."""
-    from vxlab.nodes.remote import connected, targets
+    from vxlab.nodes.remote import close, connected, targets
 
     wanted = {name: target for name, target in targets(lab).items() if name in names}
     nodes = connected(lab.name, wanted, login())
@@ -81,8 +81,7 @@ def _on_hosts(
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        for node in nodes.values():
-            node.close()
+        close(nodes)
 
 
 def _stream(nodes: Mapping[str, RemoteNode], file: str, seen: dict[str, int], prefix: int) -> None:

@@ -19,7 +19,16 @@ from vxlab.journal import LabDirectory
 from vxlab.lab import Lab
 from vxlab.nodes import cargo, ledger
 from vxlab.nodes.cargo import Cargo
-from vxlab.nodes.remote import WORKERS, Login, RemoteNode, connect, connected, targets, together
+from vxlab.nodes.remote import (
+    WORKERS,
+    Login,
+    RemoteNode,
+    close,
+    connect,
+    connected,
+    targets,
+    together,
+)
 from vxlab.ops import outlasting, pending
 from vxlab.state import State
 from vxlab.steps import BY_NAME, tls
@@ -88,12 +97,6 @@ def up(
             close(nodes)
             if not known and stored_lab(directory) is None:
                 directory.remove()  # nothing was begun
-
-
-def close(nodes: Nodes) -> None:
-    """Let go of all hosts at once; each waits until its root shell has ended."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(RemoteNode.close, nodes.values()))
 
 
 def _up(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 
 from vxlab.hostcheck.facts import Facts
 from vxlab.hostcheck.needs import Package
@@ -35,13 +35,18 @@ def install_line(families: Collection[str], packages: Iterable[Package]) -> str:
     return f"install the packages {debian}"
 
 
-def module_line(facts: Facts, module: str) -> str:
-    """How to get a kernel feature that is a module and is not loaded."""
-    have = facts.families
+def module_line(families: Collection[str], release: str, module: str) -> str:
+    """How to get a kernel feature that is a module and is not loaded.
+
+    Args:
+        families: see `install_line`.
+        release: the kernel's, as ``uname -r`` says.
+        module: its name.
+    """
+    have = frozenset(families)
     if "ubuntu" in have:
-        package = f"sudo apt-get install linux-modules-extra-{facts.kernel}"
+        package = f"sudo apt-get install linux-modules-extra-{release}"
     elif have & _FEDORA:
-        release = facts.kernel
         package = f"sudo dnf install kernel-modules-{release} kernel-modules-extra-{release}"
     else:
         package = "a kernel with that module, from the distribution"
@@ -64,10 +69,14 @@ def container_line() -> str:
     return "this host is a container: start it privileged, or take a virtual machine"
 
 
-def iptables_line(facts: Facts) -> str:
-    """How to get an iptables that works there: the other back end, or the kernel's modules."""
+def iptables_line(tries: Container[str]) -> str:
+    """How to get an iptables that works there: the other back end, or the kernel's modules.
+
+    Args:
+        tries: what worked, ``other-iptables-nft`` and ``other-iptables-legacy`` among it.
+    """
     for other in ("iptables-nft", "iptables-legacy"):
-        if f"other-{other}" in facts.tries:
+        if f"other-{other}" in tries:
             return f"sudo update-alternatives --set iptables /usr/sbin/{other}   (that one works)"
     return "sudo modprobe -a nf_tables nft_compat   (iptables-legacy: ip_tables iptable_filter)"
 

@@ -12,13 +12,11 @@ from vxlab.hostcheck.needs import NEEDS, PLACES, TRIES, paths
 from vxlab.lab import Lab, Node
 from vxlab.steps.tls import LABS
 
-# `try CODE COMMAND...` prints "@ CODE STATUS" and then what the command said. It all happens in
-# namespaces of its own, with a tmpfs over /run, where iptables has its lock and mount its table.
-_TRIAL = """\
+#: What is tried everywhere, in namespaces of the try's own: `try CODE COMMAND...` prints
+#: "@ CODE STATUS" and then what the command said.
+TRYING = """\
 try() { c=$1; shift
   if m=$("$@" 2>&1); then echo "@ $c 0"; else echo "@ $c $?"; fi; printf '%s\\n' "$m"; }
-mounts() { mkdir /run/.cache && mount --bind "$cache" /run/.cache &&
-  mount --bind /run/.cache /run/.cache; }
 bridge_up() { ip link add cbr0 type bridge stp_state 0 &&
   ip address add 192.0.2.1/24 dev cbr0 && ip link set cbr0 up; }
 vxlan() {
@@ -29,12 +27,18 @@ vxlan() {
 rules() { "$1" -w 5 -N TRY && "$1" -w 5 -P FORWARD ACCEPT &&
   "$1" -w 5 -A TRY -s 10.5.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT; }
 forwarding() { echo 1 >/proc/sys/net/ipv4/ip_forward; }
+bare() { mkdir /run/root && cp "$busybox" /run/root/sh && chroot /run/root /sh -c :; }
+"""
+
+# There is a tmpfs over /run, where iptables has its lock and mount its table.
+_TRIAL = """\
+mounts() { mkdir /run/.cache && mount --bind "$cache" /run/.cache &&
+  mount --bind /run/.cache /run/.cache; }
 container() { mkdir /run/demo && unshare --mount --uts --ipc --net --pid --user --map-root-user \\
   --propagation slave --fork /bin/sh -c '
     cd /run/demo && mkdir bin dev proc && hostname demo && mount --bind "$1" bin &&
     mount -o remount,bind,ro "$1" bin && mount --rbind /dev dev && mount -t proc proc proc' \\
   sh /run/.cache; }
-bare() { mkdir /run/root && cp "$busybox" /run/root/sh && chroot /run/root /sh -c :; }
 busybox=$1 cache=/var/cache
 [ -d "$cache" ] || cache=/
 echo '@ namespaces 0'
@@ -116,7 +120,7 @@ def program(lab: Lab, node: Node, *, busybox: str = "") -> str:
     """
     words = shlex.join(paths(lab, node))
     return _PROGRAM % {
-        "trial": shlex.quote(_TRIAL),
+        "trial": shlex.quote(TRYING + _TRIAL),
         "busybox": shlex.quote(busybox),
         "tun": "1" if lab.overlay.backend_type == TRIES["kernel-tun"].backend else "''",
         "programs": " ".join(NEEDS),

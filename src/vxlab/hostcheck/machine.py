@@ -82,9 +82,9 @@ def kernel(lab: Lab, node: Node, facts: Facts) -> Iterator[HostFinding]:
 def _todo(code: str, facts: Facts) -> str:
     module = TRIES[code].module
     if module and not facts.own_users:
-        return advice.module_line(facts, module)
+        return advice.module_line(facts.families, facts.kernel, module)
     if code == "kernel-iptables":
-        return advice.iptables_line(facts)
+        return advice.iptables_line(facts.tries)
     if facts.own_users or facts.container:
         return advice.container_line()
     return advice.namespaces_line(facts) if code in ("namespaces", "kernel-container") else ""

@@ -13,6 +13,7 @@ from typing import Protocol
 from vxlab.errors import VxlabError
 from vxlab.hostprobe.pcap import PcapReader
 from vxlab.sniff import Frame
+from vxlab.state import BORN
 
 _BLOCK = 1 << 16
 _SNAPLEN = 256  # bytes of each frame: all headers, the inner ones too
@@ -23,7 +24,6 @@ _PROGRAM = """\
 export LC_ALL=C; PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 t=$(command -v tcpdump) || t=$1; shift
 [ -x "${t%% *}" ] || { echo 'there is no tcpdump on this host' >&2; exit 69; }
-born() { s=; { read -r s <"/proc/$1/stat"; } 2>/dev/null; s=${s##*) }; set -- $s; echo "${20}"; }
 exec 3<&0
 $t "$@" </dev/null 3<&- & p=$!; b=$(born $p)
 { read -r _; [ -n "$b" ] && [ "$(born $p)" = "$b" ] && kill -s TERM $p; } <&3 >/dev/null 2>&1 &
@@ -84,7 +84,7 @@ def command(interface: str, expression: str, bundled: Sequence[str] = ()) -> lis
     # waits for a buffer to fill up.
     flags = ["-i", interface, "-n", "-U", "-w", "-", "-Q", "out", "-Z", "root"]
     flags += ["-s", str(_SNAPLEN), "--immediate-mode", expression]
-    return ["sh", "-c", _PROGRAM, "sh", " ".join(bundled), *flags]
+    return ["sh", "-c", BORN + _PROGRAM, "sh", " ".join(bundled), *flags]
 
 
 @dataclass(frozen=True, slots=True)

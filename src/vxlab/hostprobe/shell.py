@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 
 from vxlab.probe import Echo
-from vxlab.state import RECORDS
+from vxlab.state import BORN, RECORDS
 
 #: How an answer's line begins.
 MARK = "@@ "
@@ -19,8 +19,6 @@ _ENTER = """\
 export LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 B=%(busybox)s
-born() { s=; { read -r s <"/proc/$1/stat"; } 2>/dev/null; s=${s##*) }; set -- $s
-  [ "${1:-Z}" != Z ] && echo "${20}"; }
 into() { c=$1; p=$2; shift 2; { read -r q t <%(records)s/machines/"$c"; } 2>/dev/null &&
   [ "$(born "$q")" = "$t" ] || { echo "@@ gone $c"; return 1; }
   nsenter -n -t "$q" "$B" sh -c "$p" sh "$B" "$@"; }
@@ -55,7 +53,7 @@ def beginning(busybox: str) -> str:
     Args:
         busybox: where the host has it.
     """
-    return _ENTER % {"busybox": shlex.quote(busybox), "records": RECORDS}
+    return BORN + _ENTER % {"busybox": shlex.quote(busybox), "records": RECORDS}
 
 
 def answers(output: str, kind: str) -> Iterator[list[str]]:

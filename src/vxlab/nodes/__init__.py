@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vxlab import state
+from vxlab.errors import OperationError
 from vxlab.ops import Op
 from vxlab.state import State
 
@@ -17,6 +19,20 @@ class Completed:
     code: int
     out: str
     err: str
+
+
+def parsed(node: str, output: str) -> State:
+    """What a node looks like, out of what the program of `state.program` printed there.
+
+    Raises:
+        OperationError: it is incomplete or malformed; shows its end.
+    """
+    try:
+        return state.parse(output)
+    except state.SnapshotError as error:
+        raise OperationError(
+            "cannot read the node", where=node, detail=f"{error}\n{output[-500:]}"
+        ) from None
 
 
 class Node(Protocol):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from vxlab.errors import JournalError
 from vxlab.ops import SURVIVES_REBOOT, DelLink, Op, Remove, StopDaemon, from_json, to_json
+from vxlab.state import BORN
 from vxlab.steps.tls import LABS
 
 _FORMAT = 1
@@ -28,8 +29,7 @@ exec 9<&-
 d={labs}
 {make}if [ -d $d ]; then exec 9<$d
   if flock -n 9 && [ $d -ef /proc/$$/fd/9 ]; then
-    read -r s </proc/$$/stat; s=${{s##*) }}; set -- $s
-    echo $$ "${{20}}" {owner} >$d/owner; echo '@@ locked'
+    echo $$ "$(born $$)" {owner} >$d/owner; echo '@@ locked'
   else exec 9<&-; echo "@@ busy $(cat $d/owner)"; fi
 else echo '@@ locked'; fi
 """
@@ -102,7 +102,7 @@ def lock(owner: str, *, make: bool) -> str:
         make: make the labs' directory if there is none; else there is nothing to lock.
     """
     mkdir = f"mkdir -p -m 700 {LABS}\n" if make else ""
-    return _LOCK.format(labs=LABS, make=mkdir, owner=shlex.quote(owner))
+    return BORN + _LOCK.format(labs=LABS, make=mkdir, owner=shlex.quote(owner))
 
 
 def unlock() -> str:
@@ -112,10 +112,7 @@ def unlock() -> str:
 
 def release(pid: str, start: str) -> str:
     """The shell text that ends a root shell which holds the lock, if it still is that process."""
-    return (
-        f"read -r s </proc/{int(pid)}/stat && s=${{s##*) }} && set -- $s &&"
-        f' [ "${{20}}" = {int(start)} ] && kill {int(pid)}\n'
-    )
+    return f'{BORN}[ "$(born {int(pid)})" = {int(start)} ] && kill {int(pid)}\n'
 
 
 def read(lab: str) -> str:

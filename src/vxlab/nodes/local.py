@@ -19,7 +19,7 @@ from vxlab import netlink, script, state
 from vxlab.errors import MissingError, OperationError
 from vxlab.journal import LabDirectory, WorldRecord, boot_id, process_start, start_in
 from vxlab.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns
-from vxlab.nodes import Completed
+from vxlab.nodes import Completed, parsed
 from vxlab.ops import AddVeth, Op, StartContainer, StartNode, StopMachine, record_path
 from vxlab.state import State
 from vxlab.steps.site import SWITCH
@@ -268,13 +268,7 @@ class LocalNode:
     # --- reading --------------------------------------------------------------------------------
 
     def snapshot(self) -> State:
-        output = self._shell(state.program(inside=self.name != SWITCH))
-        try:
-            return state.parse(output)
-        except state.SnapshotError as error:
-            raise OperationError(
-                "cannot read the node", where=self.name, detail=f"{error}\n{output[-500:]}"
-            ) from None
+        return parsed(self.name, self._shell(state.program(inside=self.name != SWITCH)))
 
     def read(self, path: str) -> str | None:
         try:

@@ -19,7 +19,7 @@ from vxlab import script, state
 from vxlab.errors import BusyError, OperationError, UnreachableError, VxlabError
 from vxlab.journal import boot_id, process_start
 from vxlab.lab import Lab
-from vxlab.nodes import ledger
+from vxlab.nodes import ledger, parsed
 from vxlab.nodes.ledger import Ledger
 from vxlab.nodes.local import entering
 from vxlab.ops import Op, record_path
@@ -37,16 +37,19 @@ WORKERS = 32
 _PATIENCE = 10.0  # seconds until a shell without its vxlab has to be gone
 _MOMENT = 1.0  # seconds until somebody who holds the lock has said who they are
 
-# The record names the container's PID 1, and its start time tells it from a stranger's.
 _INTO = """\
-read -r p t <{record} && read -r s </proc/$p/stat && s=${{s##*) }} || p=
-[ -n "$p" ] && [ "$(echo "$s" | cut -d' ' -f20)" = "$t" ] || {{ echo "{name} does not run" >&2
-  exit 70; }}
+ || {{ echo "{name} does not run" >&2; exit 70; }}
 exec {enter} "$@"
 """
 
 #: Closes the program's copy of the lock, so that no daemon inherits it.
 _UNLOCKED = "exec 9<&-\n"
+
+
+def _lives(kind: str, name: str) -> str:
+    """The shell text that is true while what a record names runs; its PID is $p then."""
+    record = shlex.quote(record_path(kind, name))
+    return f'{state.BORN}read -r p t <{record} && [ -n "$t" ] && [ "$(born "$p")" = "$t" ]'
 
 
 def _ended(who: Sequence[str]) -> bool:
@@ -159,13 +162,7 @@ class RemoteNode:
     # --- reading --------------------------------------------------------------------------------
 
     def snapshot(self) -> State:
-        output = self.script(state.program(files=self._files))
-        try:
-            return state.parse(output)
-        except state.SnapshotError as error:
-            raise OperationError(
-                "cannot read the node", where=self.name, detail=f"{error}\n{output[-500:]}"
-            ) from None
+        return parsed(self.name, self.script(state.program(files=self._files)))
 
     def read(self, path: str) -> str | None:
         word = shlex.quote(path)
@@ -177,10 +174,8 @@ class RemoteNode:
         return self.script("cat /proc/net/route\n")
 
     def alive(self, daemon: str) -> bool:
-        record = shlex.quote(record_path("daemons", daemon))
-        program = f"read -r p t <{record} && read -r s </proc/$p/stat && s=${{s##*) }} && set -- $s"
-        test = '[ "$1" != Z ] && [ "${20}" = "$t" ] && echo "@@ alive"'
-        return "@@ alive" in self.script(f"{{ {program} && {test}; }} 2>/dev/null\n")
+        lives = _lives("daemons", daemon)
+        return "@@ alive" in self.script(f"{{ {lives} && echo '@@ alive'; }} 2>/dev/null\n")
 
     def script(self, program: str, line: Callable[[str], None] | None = None) -> str:
         """Run a shell program as root; returns all that it prints."""
@@ -191,8 +186,8 @@ class RemoteNode:
         if not container:
             return []
         enter = " ".join(entering("/proc/$p", user=True, root=True))
-        words = {"record": record_path("machines", container), "name": container, "enter": enter}
-        return ["sh", "-c", _INTO.format(**words), "sh"]
+        program = _lives("machines", container) + _INTO.format(name=container, enter=enter)
+        return ["sh", "-c", program, "sh"]
 
     def stream(self, argv: Sequence[str], *, stdin: bool = False) -> Stream:
         """Start a command as root on a channel of its own."""
@@ -245,9 +240,14 @@ def connected(lab: str, hosts: Mapping[str, str], login: Login) -> dict[str, Rem
     nodes = {name: node for name, node in found.items() if isinstance(node, RemoteNode)}
     if not failed:
         return nodes
-    for node in nodes.values():
-        node.close()
+    close(nodes)
     raise together(failed)
+
+
+def close(nodes: Mapping[str, RemoteNode]) -> None:
+    """Let go of several hosts at once; each waits until its root shell has ended."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(RemoteNode.close, nodes.values()))
 
 
 def together(errors: Sequence[VxlabError]) -> VxlabError:

@@ -6,10 +6,7 @@ import shlex
 
 from vxlab.ops.links import OnLink
 from vxlab.ops.op import NodeOp, Op, differs, operation
-from vxlab.state import State
-
-#: sysctl(8) writes a dot in an interface's name as a slash, and the other way round.
-_SWAP = str.maketrans("./", "/.")
+from vxlab.state import SYSCTL_DOTS, State
 
 
 @operation
@@ -158,7 +155,7 @@ class SetSysctl(NodeOp):
     @property
     def path(self) -> str:
         """Where it is below /proc/sys."""
-        return self.key.translate(_SWAP)
+        return self.key.translate(SYSCTL_DOTS)
 
     def shell(self) -> str:
         path = shlex.quote(f"/proc/sys/{self.path}")

@@ -8,8 +8,10 @@ program serves a node on this machine and a host behind SSH; the parser is pure.
 from __future__ import annotations
 
 from vxlab.state.model import (
+    BORN,
     RECORDS,
     SUBNET_ENV,
+    SYSCTL_DOTS,
     SYSCTLS,
     FdbEntry,
     Firewall,
@@ -32,9 +34,11 @@ from vxlab.state.reading import (
 )
 
 __all__ = [
+    "BORN",
     "RECORDS",
     "SUBNET_ENV",
     "SYSCTLS",
+    "SYSCTL_DOTS",
     "FdbEntry",
     "Firewall",
     "Link",

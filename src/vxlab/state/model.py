@@ -8,11 +8,21 @@ from ipaddress import IPv4Interface, IPv4Network
 
 #: vxlab's records on a node. A line "PID START" per machine or daemon that runs there.
 RECORDS = "/run/vxlab"
+#: The shell function ``born PID`` prints when a process started, in clock ticks since boot
+#: (proc(5)), and nothing for one that is gone or dead. A PID without its start time may be a
+#: stranger's.
+BORN = """\
+born() { s=; { read -r s <"/proc/$1/stat"; } 2>/dev/null; s=${s##*) }; set -- $s
+  [ "${1:-Z}" != Z ] && echo "${20}"; }
+"""
 #: /var/run is a link to it everywhere; read from outside, an absolute link would lead out again.
 SUBNET_ENV = "/run/flannel/subnet.env"
 
 #: The sysctls that a snapshot holds; `vxlab.ops.SetSysctl` may only set these.
 SYSCTLS = ("net.ipv4.ip_forward", "net.ipv6.conf.all.disable_ipv6")
+
+#: sysctl(8) writes a dot in an interface's name as a slash, and the other way round.
+SYSCTL_DOTS = str.maketrans("./", "/.")
 
 #: What writing ip_forward changes besides; a real host gets these back, too. Shell patterns.
 FORWARDING = ("net/ipv4/conf/*/forwarding", "net/ipv4/conf/all/accept_redirects")

@@ -13,6 +13,7 @@ from vxlab.state.model import (
     FORWARDING,
     RECORDS,
     SUBNET_ENV,
+    SYSCTL_DOTS,
     SYSCTLS,
     FdbEntry,
     Firewall,
@@ -124,9 +125,6 @@ def parse(output: str) -> State:
 
 Sections = dict[tuple[str, ...], list[str]]
 
-#: sysctl(8) writes a dot in an interface's name as a slash, and the other way round.
-_SWAP = str.maketrans("./", "/.")
-
 
 def _state(sections: Sections) -> State:
     lines = [*sections.get(("sysctl",), []), *sections.get(("forwarding",), [])]
@@ -143,7 +141,7 @@ def _state(sections: Sections) -> State:
         net=_net(
             sections[("net",)],
             fdb="".join(sections[("fdb",)]),
-            sysctls={key.translate(_SWAP): value for key, value in sysctls.items()},
+            sysctls={key.translate(SYSCTL_DOTS): value for key, value in sysctls.items()},
         ),
         inside=inside,
         machines=machines,
