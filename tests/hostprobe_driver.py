@@ -13,15 +13,21 @@ from typing import IO, Any
 
 from vxlab import hostprobe
 from vxlab.engine.local_evidence import LocalProber
-from vxlab.engine.prober import Journey, Prober, carries, is_piece, outer
+from vxlab.engine.prober import Journey, Prober
 from vxlab.engine.remote_evidence import RemoteProber
 from vxlab.engine.running import Running
 from vxlab.engine.verify import _places, _ring  # the same questions as verify's
 from vxlab.journal import LabDirectory
+from vxlab.lab import Lab
 from vxlab.nodes.local import ENVIRONMENT, LocalNode, entering
 from vxlab.nodes.remote import Login
-from vxlab.packet import decode
+from vxlab.packet import ICMP, ICMP_ECHO, IPv4, Packet, decode
 from vxlab.sniff import Sniffer
+from vxlab.trace import hops
+from vxlab.trace.local_lookout import LocalLookout
+from vxlab.trace.lookout import Lookout, Order
+from vxlab.trace.remote_lookout import RemoteLookout
+from vxlab.trace.why import Place
 
 
 class Command:
@@ -64,12 +70,15 @@ class StandIn:
         completed = self.node.run(["sh", "-c", "exec 2>&1; exec sh -s"], stdin=program)
         return completed.out
 
+    def lives(self, container: str) -> bool:
+        raise NotImplementedError  # nobody asks before a probe is sent
+
     def stream(self, argv: Sequence[str], *, stdin: bool = False) -> hostprobe.Stream:
         assert stdin
         return Command([*entering(self.node.proc), *argv])
 
 
-def answers(prober: Prober, running: Running, watch: str = "") -> dict[str, Any]:
+def answers(prober: Prober, lookout: Lookout, running: Running, watch: str = "") -> dict[str, Any]:
     """Everything that a prober finds out; `watch` is a node whose veth's packets are told."""
     lab = running.site.lab
     places = list(_places(lab, running.states()))
@@ -80,25 +89,43 @@ def answers(prober: Prober, running: Running, watch: str = "") -> dict[str, Any]
         packets, edges = _watched(prober, running, tried, watch)
     else:
         packets, edges = [], prober.edges(tried) if tried else []
-    wires = prober.capture(journeys)
     return {
         "echoes": {f"{a} {b}": [e.ok, e.measured, e.error, e.ttl] for (a, b), e in echoes.items()},
         "edges": [[e.state.value, e.stated_mtu, e.stated_by, e.reason] for e in edges],
-        "wires": [
-            {
-                "whole": [
-                    [p.overhead, p.outer_ip.total_length if p.outer_ip else 0]
-                    for p in (outer(lab, frame) for frame in wire.frames)
-                    if carries(lab, p, journey)
-                ],
-                "pieces": sum(is_piece(lab, outer(lab, f), journey) for f in wire.frames),
-                "dropped": wire.dropped,
-                "error": wire.error,
-            }
-            for journey, wire in zip(journeys, wires, strict=True)
-        ],
+        "hops": [_followed(lookout, lab, journey) for journey in journeys],
         "packets": packets,
     }
+
+
+def _followed(lookout: Lookout, lab: Lab, journey: Journey) -> dict[str, list[Any]]:
+    """The echo requests of a trace at every hop: direction, bytes of the inner and outer packet."""
+    src, dst = journey.src, journey.dst
+    order = Order(
+        source=Place(src.container.node, src.container.name),
+        src=src.address,
+        dst=dst.address,
+        protocol="icmp",
+        port=0,
+        size=1422,
+        count=1,
+        df=True,
+        timeout=1.0,
+        hops=tuple(hops.path(lab, src.container, dst.container)),
+    )
+    seen = {}
+    for watched in lookout.follow(order, lambda words: None).watched:
+        packets = [(f.direction, decode(f.data, vxlan_ports={8472})) for f in watched.frames]
+        seen[str(watched.hop)] = [
+            [direction, _length(packet.inner or packet), _length(packet)]
+            for direction, packet in packets
+            if (icmp := (packet.inner or packet).find(ICMP)) and icmp.type == ICMP_ECHO
+        ] + [watched.dropped, watched.error]
+    return seen
+
+
+def _length(packet: Packet) -> int:
+    ip = packet.find(IPv4)
+    return ip.total_length if ip else 0
 
 
 def _watched(
@@ -124,8 +151,9 @@ def main(lab: str) -> None:
     hosts = {name: StandIn(node) for name, node in nodes.items()}
     # In this order: the kernel tells one sender of five refusals at once, then of one a second, and
     # the way of hosts needs more of them.
-    remote = answers(RemoteProber(running.site, hosts), running, watch="node01")
-    local = answers(LocalProber(running), running)
+    site = running.site
+    remote = answers(RemoteProber(site, hosts), RemoteLookout(site, hosts), running, watch="node01")
+    local = answers(LocalProber(running), LocalLookout(running), running)
     programs = {name: host.programs for name, host in hosts.items()}
     found = {"local": local, "remote": remote, "programs": programs}
     running.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from lablib import LAB, Home, cleaned, leftovers
-from vxlab import hostprobe
 
 pytestmark = [
     *LAB,
@@ -57,7 +55,7 @@ def agree(found: dict[str, Any], *, words: bool = True) -> None:
         assert [ok, measured, ttl] == [told[0], told[1], told[3]], pair
         assert not words or "within" in error or error == told[2], pair
     assert [e[:3] for e in local["edges"]] == [e[:3] for e in remote["edges"]]
-    assert local["wires"] == remote["wires"]
+    assert local["hops"] == remote["hops"]
 
 
 def test_a_lab_that_works_is_proven_to_work(lab: Home) -> None:
@@ -72,12 +70,23 @@ def test_a_lab_that_works_is_proven_to_work(lab: Home) -> None:
         f"{C2} gateway": [True, True, "", 64],
     }
     assert remote["edges"] == [["passed", 1450, "", ""]] * 2
-    wire = {"whole": [[50, 1500]], "pieces": 0, "dropped": 0, "error": ""}
-    assert remote["wires"] == [wire, wire]
+    plain, wrapped = [1450, 1450], [1450, 1500]
+    assert remote["hops"][0] == {
+        "node01/container01:vethNS": [["out", *plain], 0, ""],
+        "node01:vethlocal": [["in", *plain], 0, ""],
+        "node01:cbr0": [["in", *plain], 0, ""],
+        "node01:flannel.1": [["out", *plain], 0, ""],
+        "node01:eth0": [["out", *wrapped], 0, ""],
+        "node02:eth0": [["in", *wrapped], 0, ""],
+        "node02:flannel.1": [["in", *plain], 0, ""],
+        "node02:cbr0": [["out", *plain], 0, ""],
+        "node02:vethlocal": [["out", *plain], 0, ""],
+        "node02/container02:vethNS": [["in", *plain], 0, ""],
+    }
 
 
 def test_one_program_per_node_and_question(lab: Home) -> None:
-    """Pings, edges and the packets for the capture: three programs, whatever the lab's size."""
+    """Pings, edges and a trace's probe: three programs, whatever the lab's size."""
     assert asked(lab)["programs"] == {"node01": 3, "node02": 3}
 
 
@@ -104,7 +113,7 @@ def test_a_container_without_a_route_says_so(lab: Home) -> None:
         "Network is unreachable",
         None,
     ]
-    assert found["remote"]["wires"][0]["whole"] == []
+    assert found["remote"]["hops"][0]["node01:eth0"] == [0, ""]
 
 
 def test_a_routers_refusal_is_told_with_its_name(lab: Home) -> None:
@@ -133,7 +142,7 @@ def test_silence_is_no_answer(lab: Home) -> None:
     agree(found)
     assert found["remote"]["echoes"][f"{C1} {C2}"][:2] == [False, True]
     # The request still leaves the node, and is seen leaving: that is where to look next.
-    assert found["remote"]["wires"][0]["whole"] == [[50, 1500]]
+    assert found["remote"]["hops"][0]["node01:eth0"] == [["out", 1450, 1500], 0, ""]
 
 
 def test_a_container_that_is_gone_is_told(lab: Home) -> None:
@@ -178,47 +187,3 @@ def test_verify_does_not_probe_the_edge_of_what_is_not_reached(lab: Home) -> Non
     checks = {c["code"]: c["findings"] for c in lab.json("verify")["checks"]}
     seen = [(f["ok"], f["seen"].split(":")[0]) for f in checks["edge"]]
     assert seen == [(None, "not tried, since a ping fails")] * 2
-
-
-# --- the capture ----------------------------------------------------------------------------------
-
-
-def captured(home: Home, interface: str) -> hostprobe.Captured:
-    """A capture on node01, ended at once."""
-    argv = [*home.command, "exec", "node01", "--", *hostprobe.command(interface, "udp")]
-    with subprocess.Popen(
-        argv,
-        env=home.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    ) as process:
-        capture = hostprobe.Capture(_Pipes(process))
-        capture.ready(20)
-        return capture.stop(20)
-
-
-class _Pipes:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
-
-    def end_input(self) -> None:
-        self.stdin.close()
-
-    def close(self) -> None:
-        """The process's own end closes all."""
-
-
-def test_an_interface_that_is_not_there_is_told(lab: Home) -> None:
-    """tcpdump's own words."""
-    assert "eth7: No such device exists" in captured(lab, "eth7").error
-
-
-def test_a_capture_ends_with_its_input_and_leaves_nothing(lab: Home) -> None:
-    """It tells what it lost; no tcpdump goes on in the node."""
-    assert captured(lab, "eth0") == hostprobe.Captured()
-    assert "tcpdump" not in lab.sh("node01", "ps -e -o comm")

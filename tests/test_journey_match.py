@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -198,3 +199,83 @@ def test_broken_frames_are_passed_over(seed: int) -> None:
             noisy.see(name, frame.direction, bytes(data[: chance.randrange(len(data) + 1)]))
     for probes in ([probe()], [UDP], [TCP]):
         assert {journey.ok for journey in told(noisy, probes)} <= {True, False}
+
+
+# --- probes of other programs ---------------------------------------------------------------------
+
+
+def busybox(seq: int, *, token: bytes = b"\x11\x22\x33\x44", fill: bytes = b"\xa7") -> bytes:
+    """An echo request's data as busybox writes it: the time in 4 bytes, then the filling."""
+    body = token + fill * 52
+    return echo(8, seq, body[:8])[:8] + body
+
+
+FOREIGN = probe(sport=0, dport=0, token=b"", fill=b"\xa7")
+
+
+def test_a_token_is_learnt_where_the_addresses_are_the_probes_own() -> None:
+    """Seen in the container it is known behind NAT, too, and in its answer."""
+    wire = Wire()
+    wire.see("node01/container01:vethNS", "out", ether(ipv4(A, B, busybox(0))))
+    wire.see(NIC, "out", ether(ipv4("192.168.56.21", B, busybox(0))))
+    wire.see(NIC, "in", ether(ipv4(B, "192.168.56.21", b"\0" + busybox(0)[1:])))
+    assert roles(wire, FOREIGN) == [THERE, THERE, BACK]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [busybox(1), busybox(0, fill=b"\xa8"), echo(8, 0)],
+    ids=["another number", "another filling", "another ping"],
+)
+def test_another_ping_is_not_taken_for_the_probe(data: bytes) -> None:
+    """Sequence number and filling have to be the probe's."""
+    assert roles(one(ether(ipv4(A, B, data))), FOREIGN) == []
+
+
+def test_another_containers_ping_is_not_taken_for_the_probe() -> None:
+    """The addresses have to be the probe's where it is learnt."""
+    assert roles(one(ether(ipv4("10.5.1.11", B, busybox(0)))), FOREIGN) == []
+
+
+def test_pings_with_the_same_data_are_told_apart_by_their_numbers() -> None:
+    """iputils fills small probes with the filling alone."""
+    wire = Wire()
+    for seq in (1, 2):
+        body = b"\xa7" * 8
+        wire.see(NIC, "out", ether(ipv4(A, B, echo(8, seq, body, 8))))
+        wire.see(NIC, "in", ether(ipv4(B, A, echo(0, seq, body, 8))))
+    both = [replace(FOREIGN, number=n, dport=n, size=8) for n in (1, 2)]
+    assert roles(wire, *both) == [
+        (1, "request", "request"),
+        (1, "answer", "answer"),
+        (2, "request", "request"),
+        (2, "answer", "answer"),
+    ]
+
+
+def test_a_datagrams_port_is_learnt_for_its_answer() -> None:
+    """A service's answer without the token goes to the port that the datagram came from."""
+    wire = Wire()
+    wire.see(NIC, "out", ether(ipv4(A, B, udp(50123, 9999, TOKEN + b"data"), proto=17)))
+    wire.see(NIC, "in", ether(ipv4(B, A, udp(9999, 50123, b"hello"), proto=17)))
+    wire.see(NIC, "in", ether(ipv4(B, A, udp(9999, 50124, b"hello"), proto=17)))
+    sent = probe(protocol="udp", sport=0, dport=9999)
+    assert roles(wire, sent) == [THERE, BACK]
+
+
+def test_a_connections_port_is_learnt_in_the_order_of_the_probes() -> None:
+    """Of two the first got lost in the node: the second stays the second, and its answer its own."""
+    wire = Wire()
+    first, second = tcp(50001, 80, 111, 0, 2), tcp(50002, 80, 222, 0, 2)
+    wire.see(NIC, "out", ether(ipv4(A, B, second, proto=6)))
+    wire.see(NIC, "in", ether(ipv4(B, A, tcp(80, 50002, 0, 223, 20), proto=6)))
+    for segment in (first, first, second, tcp(50003, 80, 333, 0, 2)):
+        wire.see("node01/container01:vethNS", "out", ether(ipv4(A, B, segment, proto=6)))
+    both = [probe(number=n, protocol="tcp", sport=0, dport=80, token=b"") for n in (1, 2)]
+    assert sorted(roles(wire, *both)) == [
+        (1, "request", "request"),
+        (1, "request", "request"),
+        (2, "answer", "answer"),
+        (2, "request", "request"),
+        (2, "request", "request"),
+    ]

@@ -13,7 +13,6 @@ import pytest
 
 from lablib import LAB, Home, cleaned, one_error, told
 from test_journey_report import tshark_rows_agree
-from vxlab import labfile
 
 pytestmark = LAB
 
@@ -377,17 +376,6 @@ def test_a_container_that_does_not_run(lab: Home) -> None:
     assert unseen["node02/container02:vethNS"] == "node02/container02 does not run"
     said = one_error(lab("trace", "container02", "container01"), 70)
     assert "container02 does not run" in said
-
-
-def test_real_hosts_are_not_traced_yet(other: Home) -> None:
-    """One error says so, without a connection."""
-    stored = other.lab("talk-ssh")
-    stored.mkdir(parents=True)
-    real = labfile.load(LABS / "ssh-two-hosts.yaml")
-    (stored / "lab.json").write_text(labfile.dumps(real))
-    said = one_error(other("trace", "--lab", "talk-ssh", "container01", "container02"), 64)
-    assert "trace works on local labs for now" in said
-    shutil.rmtree(stored)
 
 
 def test_the_tree_marks_the_loss(lab: Home) -> None:

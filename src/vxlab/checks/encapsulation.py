@@ -23,8 +23,10 @@ def answer(evidence: Evidence) -> Iterator[Finding]:
 def _judge(lab: Lab, wire: WireSeen) -> Finding:
     where = f"{wire.node}:{lab.nic(lab.node(wire.node))}"
     wanted = _wanted(lab)
+    lost = f"; {wire.lost}" if wire.lost else ""
     if not wire.packets and not wire.fragments:
-        lost = f"; the capture lost {wire.dropped} packets" if wire.dropped else ""
+        if wire.dropped:
+            lost = f"; the capture lost {wire.dropped} packets"
         seen = wire.error or f"no packet {wire.src} -> {wire.dst} was captured{lost}"
         return Finding(CODE, where, None, seen, wanted)
     kinds = sorted({_describe(lab, p) for p in wire.packets})
@@ -32,7 +34,7 @@ def _judge(lab: Lab, wire: WireSeen) -> Finding:
         kinds.append(f"{wire.fragments} fragments")
     ok = kinds == [wanted]
     sizes = f" ({_sizes(wire.packets)})" if wire.packets else ""
-    shown = "; ".join(kinds) + sizes
+    shown = "; ".join(kinds) + sizes + lost
     return Finding(CODE, where, ok, shown, "" if ok else wanted)
 
 

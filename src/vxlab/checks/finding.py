@@ -59,16 +59,19 @@ class EdgeSeen:
 
 @dataclass(frozen=True, slots=True)
 class WireSeen:
-    """The packets on a node's underlay interface while one container pinged another with
-    don't-fragment packets of exactly the overlay's MTU."""
+    """A trace's packets on a node's underlay interface, while one container pinged another with
+    packets of exactly the overlay's MTU."""
 
     node: str
     src: str  # container addresses
     dst: str
-    packets: tuple[Packet, ...]  # only those that carry src -> dst, in whatever wrapping
-    fragments: int
-    dropped: int  # by the capture
+    packets: tuple[Packet, ...] = ()  # only those that carry src -> dst, in whatever wrapping
+    fragments: int = 0
+    dropped: int = 0  # by the capture
     error: str = ""  # why nothing could be captured
+    lost: str = (
+        ""  # where the packet was seen last and why it came no farther, if it did not arrive
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,11 @@ _GATEWAY = "gateway"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the journeys as JSON.")
 @click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page that shows the packet moving, too.",
+)
+@click.option(
     "--pcap",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write every hop's packets to a pcapng file, too.",
@@ -53,6 +58,7 @@ def command(
     udp: int | None,
     size: int | None,
     as_json: bool,
+    html: Path | None,
     pcap: Path | None,
     **rest: Any,
 ) -> None:
@@ -62,12 +68,13 @@ def command(
     headers, and which route, neighbour entry and FDB entry sent it there; the same for its answer.
 
     The times are the kernel's. It stamps a packet once as it comes in, so that the hops right
-    behind show +0.0. Lengths are those of the IP packet, which has to fit the MTU.
+    behind show +0.0. Real hosts' clocks are not compared: there each host's times begin with its
+    first sight. Lengths are those of the IP packet, which has to fit the MTU.
 
     Exit code 0: packet and answer arrived. 1: lost, and where. 2: the captures lost frames, so that
     nobody knows.
     """
-    from vxlab.engine.running import Running, stored_lab
+    from vxlab.engine.running import Running
     from vxlab.report import journey as report
     from vxlab.trace.tracing import Question, trace
 
@@ -76,12 +83,6 @@ def command(
     if tcp and size:
         raise UsageError("--size does not go with --tcp", hint="a SYN carries no data")
     directory = choose.directory(lab)
-    stored = stored_lab(directory)
-    if stored is not None and stored.remote:
-        raise UsageError(
-            "trace works on local labs for now",
-            hint="on real hosts, `vxlab verify` captures on the underlay",
-        )
     running = Running.attach(directory, login())
     try:
         built = running.site.lab
@@ -100,6 +101,10 @@ def command(
         running.close()
     if pcap is not None:
         report.write_pcap(pcap, traced)
+    if html is not None:
+        from vxlab.report import page
+
+        page.write(html, traced, built)
     if as_json:
         text.dump(report.as_json(traced))
     else:

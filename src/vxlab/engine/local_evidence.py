@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from vxlab import probe
-from vxlab.engine.prober import GATEWAY, GLIMPSE, Echoes, Journey, Place, Wire, not_running
+from vxlab.engine.prober import GATEWAY, Echoes, Journey, Place, not_running
 from vxlab.engine.running import Running
-from vxlab.errors import OperationError
 from vxlab.nodes.local import LocalNode, machine
 from vxlab.probe import EdgeResult, Endpoint
-from vxlab.sniff import Sniffer
 
 
 class LocalProber:
-    """Probes from sockets inside the containers, captures on sockets inside the nodes.
+    """Probes from sockets inside the containers.
 
     Args:
         running: the lab, whose world this process has entered.
@@ -61,40 +58,3 @@ class LocalProber:
         mtu = self._lab.overlay_mtu
         questions = [probe.Edge(self._endpoint(j.src), j.dst.address, mtu) for j in journeys]
         return probe.edges(questions) if questions else []
-
-    def capture(self, journeys: Sequence[Journey]) -> list[Wire]:
-        with ExitStack() as stack:
-            sniffers: list[Sniffer | OperationError] = []
-            for journey in journeys:
-                node = self._lab.node(journey.src.container.node)
-                try:
-                    netns = f"{self._node(node.name).proc}/ns/net"
-                    sniffers.append(stack.enter_context(Sniffer(netns, self._lab.nic(node))))
-                except OperationError as error:  # a damaged node may have no such interface
-                    sniffers.append(error)
-            self._send([j for j in journeys if j.answered], probe.PATIENCE, 2)
-            self._send([j for j in journeys if not j.answered], GLIMPSE, 0)
-            return [_drained(sniffer) for sniffer in sniffers]
-
-    def _send(self, journeys: Sequence[Journey], timeout: float, retries: int) -> None:
-        if not journeys:
-            return
-        ends = {p.name: self._endpoint(p) for j in journeys for p in (j.src, j.dst)}
-        pairs = [(j.src.name, j.dst.name) for j in journeys]
-        size = self._lab.overlay_mtu - probe.ICMP_OVERHEAD
-        probe.ping_all(
-            list(ends.values()), pairs, size=size, df=True, timeout=timeout, retries=retries
-        )
-
-
-def _drained(sniffer: Sniffer | OperationError) -> Wire:
-    """What a capture holds once the answers are back: the kernel queues before it sends."""
-    frames = []
-    try:
-        if isinstance(sniffer, OperationError):
-            raise sniffer
-        while batch := sniffer.poll():
-            frames += [frame for frame in batch if frame.direction == "out"]
-    except OperationError as error:
-        return Wire(error=f"{error.message}: {error.detail}")
-    return Wire(tuple(frames), sniffer.dropped)

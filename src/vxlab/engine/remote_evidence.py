@@ -1,4 +1,4 @@
-"""Evidence from real hosts: a program per node and question, a tcpdump per node.
+"""Evidence from real hosts: a program per node and question.
 
 No Python is there, so busybox pings and the kernel counts; see `vxlab.hostprobe`.
 """
@@ -10,28 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from vxlab import hostprobe
-from vxlab.engine.prober import (
-    GATEWAY,
-    GLIMPSE,
-    Echoes,
-    Journey,
-    Place,
-    Wire,
-    leaves,
-    not_running,
-    outer,
-    outer_ports,
-)
+from vxlab.engine.prober import GATEWAY, Echoes, Journey, Place, not_running
 from vxlab.errors import VxlabError
-from vxlab.hostprobe import Capture, Captured, Question
+from vxlab.hostprobe import Question
 from vxlab.probe import Echo, Edge, EdgeResult, EdgeState, Endpoint
-from vxlab.sniff import Frame
 from vxlab.steps.site import Site
 
 T = TypeVar("T")
-
-_BEGIN = 5.0  # seconds until a capture has to run
-_PATIENCE = 1.5  # seconds for a packet to leave that is going to be answered
 
 
 class Host(Protocol):
@@ -42,23 +27,18 @@ class Host(Protocol):
     def script(self, program: str) -> str:
         """Run a shell program as root; all that it prints."""
 
-    def stream(self, argv: Sequence[str], *, stdin: bool = False) -> hostprobe.Stream:
-        """Start a command as root on a channel of its own."""
-
 
 class RemoteProber:
-    """Probes from containers on real hosts, captures on the hosts' underlay interfaces.
+    """Probes from containers on real hosts.
 
     Args:
         site: the lab, and where the hosts have busybox.
         hosts: by node.
-        bundled: how the tcpdump that travelled is run there; see `hostprobe.bundled`.
     """
 
-    def __init__(self, site: Site, hosts: Mapping[str, Host], bundled: Sequence[str] = ()) -> None:
+    def __init__(self, site: Site, hosts: Mapping[str, Host]) -> None:
         self._lab, self._busybox = site.lab, site.busybox
         self._hosts = hosts
-        self._bundled = tuple(bundled)
 
     def _each(self, names: Sequence[str], work: Callable[[str], T]) -> dict[str, T | VxlabError]:
         """Do something on several nodes at the same time; one that fails does not stop others."""
@@ -122,48 +102,6 @@ class RemoteProber:
         edge = Edge(Endpoint(src.name, src.address, ""), dst, mtu)
         return Question(src.container.name, dst, mtu), edge
 
-    def capture(self, journeys: Sequence[Journey]) -> list[Wire]:
-        by_node = {j.src.container.node: j for j in journeys}
-        captures = self._each(list(by_node), self._begin)
-        live = {name: c for name, c in captures.items() if isinstance(c, Capture)}
-
-        def watch(name: str) -> None:
-            self._send(by_node[name])
-            patience = _PATIENCE if by_node[name].answered else GLIMPSE
-            live[name].wait(self._leaving(by_node[name]), patience)
-
-        sent = self._each(list(live), watch)
-        ended = self._each(list(live), lambda name: live[name].stop())
-        return [
-            _wire(captures[name], sent.get(name), ended.get(name))
-            for name in (j.src.container.node for j in journeys)
-        ]
-
-    def _begin(self, name: str) -> Capture:
-        """Start a capture; the first packet is sent once it runs."""
-        lab = self._lab
-        expression = hostprobe.capture_filter(outer_ports(lab), lab.overlay.network)
-        argv = hostprobe.command(lab.nic(lab.node(name)), expression, self._bundled)
-        capture = Capture(self._hosts[name].stream(argv, stdin=True))
-        capture.ready(_BEGIN)  # one that does not run says why in the end
-        return capture
-
-    def _send(self, journey: Journey) -> None:
-        src = journey.src.container
-        wanted = [(src.name, journey.dst.address, self._lab.overlay_mtu)]
-        self._hosts[src.node].script(hostprobe.packets(self._busybox, wanted))
-
-    def _leaving(self, journey: Journey) -> Callable[[Sequence[Frame]], bool]:
-        """Asks whether the journey's packet, or a piece of one, is among the frames so far."""
-        seen = 0
-
-        def left(frames: Sequence[Frame]) -> bool:
-            nonlocal seen
-            fresh, seen = frames[seen:], len(frames)
-            return any(leaves(self._lab, outer(self._lab, frame), journey) for frame in fresh)
-
-        return left
-
 
 def _echo(answer: dict[tuple[str, str], Echo] | VxlabError, src: Place, address: str) -> Echo:
     if isinstance(answer, VxlabError):
@@ -187,16 +125,6 @@ def _one_way(journeys: Sequence[Journey]) -> list[list[Journey]]:
         else:
             rounds.append([journey])
     return rounds
-
-
-def _wire(
-    begun: Capture | VxlabError, sent: VxlabError | None, ended: Captured | VxlabError | None
-) -> Wire:
-    for result in (begun, sent, ended):
-        if isinstance(result, VxlabError):
-            return Wire(error=_words(result))
-    assert isinstance(ended, Captured)  # noqa: S101 - what began has ended
-    return Wire(ended.frames, ended.dropped, ended.error)
 
 
 def _words(error: VxlabError) -> str:

@@ -148,6 +148,11 @@ class Running:
         """The switch, where there is one, and the nodes."""
         return [*([self.switch] if self.switch else []), *self.nodes.values()]
 
+    @property
+    def hosts(self) -> dict[str, RemoteNode]:
+        """The nodes of a lab on real hosts; none of a local one."""
+        return {name: n for name, n in self.nodes.items() if isinstance(n, RemoteNode)}
+
     def close(self) -> None:
         if self._etcd is not None:
             self._etcd.close()

@@ -1,36 +1,31 @@
-"""Gathers the evidence that the checks are asked about: snapshots, etcd, pings, captures."""
+"""Gathers the evidence that the checks are asked about: snapshots, etcd, pings, traces."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vxlab import etcd as client
 from vxlab.checks import CHECKS
 from vxlab.checks.finding import Check, EdgeSeen, Evidence, Finding, Reached, WireSeen, leases
 from vxlab.engine.local_evidence import LocalProber
-from vxlab.engine.prober import (
-    GATEWAY,
-    Echoes,
-    Journey,
-    Place,
-    Prober,
-    Wire,
-    carries,
-    is_piece,
-    outer,
-)
+from vxlab.engine.prober import GATEWAY, Echoes, Journey, Place, Prober
 from vxlab.engine.remote_evidence import RemoteProber
-from vxlab.engine.running import Running
-from vxlab.errors import DaemonError, OperationError
+from vxlab.engine.running import Running, workers
+from vxlab.errors import DaemonError, OperationError, VxlabError
 from vxlab.lab import Lab
-from vxlab.nodes.remote import RemoteNode
-from vxlab.probe import Echo, EdgeResult, EdgeState
+from vxlab.probe import ICMP_OVERHEAD, PATIENCE, Echo, EdgeResult, EdgeState
 from vxlab.state import State
 from vxlab.steps.address import container_address
 from vxlab.steps.site import States
+from vxlab.trace import hops
+from vxlab.trace.journey import Trace
+from vxlab.trace.tracing import Question, trace
+from vxlab.trace.why import Place as At
+
+#: Seconds that a trace waits for an answer that nobody expects.
+_GLIMPSE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ def verify(running: Running, tell: Callable[[str], None]) -> list[Answered]:
 
 
 def gather(running: Running, tell: Callable[[str], None]) -> Evidence:
-    """Look at the nodes and at etcd, ping between all containers, capture on the underlay."""
+    """Look at the nodes and at etcd, ping between all containers, trace from node to node."""
     lab = running.site.lab
     tell(f"reading {len(lab.nodes)} nodes")
     with ThreadPoolExecutor(1) as pool:
@@ -82,8 +77,8 @@ def gather(running: Running, tell: Callable[[str], None]) -> Evidence:
     journeys = list(_ring(places, echoes))
     tell("trying the MTU's edge")
     edges = tuple(_edges(lab, prober, journeys, echoes))
-    tell("capturing on the underlay")
-    wires = prober.capture(journeys) if journeys else []
+    tell(f"tracing {len(journeys)} packets")
+    wire = _traced(running, states, journeys)
     reached = {pair: _reached(echo) for pair, echo in echoes.items()}
     return Evidence(
         lab=lab,
@@ -95,15 +90,14 @@ def gather(running: Running, tell: Callable[[str], None]) -> Evidence:
         gateways={a: r for (a, b), r in reached.items() if b == GATEWAY},
         pairs={(a, b): r for (a, b), r in reached.items() if b != GATEWAY},
         edges=edges,
-        wire=tuple(_seen(lab, j, wire) for j, wire in zip(journeys, wires, strict=True)),
+        wire=wire,
     )
 
 
 def _prober(running: Running) -> Prober:
-    hosts = {name: n for name, n in running.nodes.items() if isinstance(n, RemoteNode)}
     if not running.site.lab.remote:
         return LocalProber(running)
-    return RemoteProber(running.site, hosts, shlex.split(running.site.tcpdump))
+    return RemoteProber(running.site, running.hosts)
 
 
 def _ask_etcd(running: Running, states: States) -> tuple[str, str, dict[str, str]]:
@@ -167,10 +161,66 @@ def _edge_seen(journey: Journey, mtu: int, result: EdgeResult) -> EdgeSeen:
     return EdgeSeen(journey.src.name, journey.dst.name, mtu, verdicts[result.state], reason)
 
 
-def _seen(lab: Lab, journey: Journey, wire: Wire) -> WireSeen:
-    """The journey's own packets among all that left the node."""
-    packets = [outer(lab, frame) for frame in wire.frames]
-    whole = [p for p in packets if not p.is_fragment and carries(lab, p, journey)]
-    pieces = sum(is_piece(lab, p, journey) for p in packets)
-    node, src, dst = journey.src.container.node, journey.src.address, journey.dst.address
-    return WireSeen(node, src, dst, tuple(whole), pieces, wire.dropped, wire.error)
+def _traced(running: Running, states: States, journeys: Sequence[Journey]) -> tuple[WireSeen, ...]:
+    """A packet of exactly the overlay's MTU, followed from each node to the next one."""
+    lab = running.site.lab
+
+    def follow(journey: Journey) -> WireSeen:
+        src, dst = journey.src, journey.dst
+        question = Question(
+            src.container,
+            dst.name,
+            At(dst.container.node, dst.container.name),
+            size=lab.overlay_mtu - ICMP_OVERHEAD,
+            # Linux sets the bit of what fits; real hosts may have no ping that is told to.
+            df=not lab.remote,
+            timeout=PATIENCE if journey.answered else _GLIMPSE,
+        )
+        seen = WireSeen(src.container.node, src.address, dst.address)
+        try:
+            return _left(lab, seen, trace(running, question, states=states))
+        except VxlabError as error:  # the source has ended, or the connection to a host
+            words = f"{error.message} ({error.detail})" if error.detail else error.message
+            return replace(seen, error=words)
+
+    if not journeys:
+        return ()
+    with ThreadPoolExecutor(workers(lab)) as pool:
+        return tuple(pool.map(follow, journeys))
+
+
+def _left(lab: Lab, seen: WireSeen, found: Trace) -> WireSeen:
+    """What the trace saw leave the node on the underlay, and why it got no farther."""
+    hop = hops.underlay(lab, lab.node(seen.node))
+    watched = next(watched for watched in found.watched if watched.hop == hop)
+    frames = [
+        frame
+        for journey in found.journeys
+        for leg in journey.legs
+        for stop in leg.stops
+        if leg.role == "request" and (stop.hop, stop.direction) == (hop, "out")
+        for frame in stop.frames
+    ]
+    return replace(
+        seen,
+        # One that left its container in pieces is none: nothing of the MTU's size was sent.
+        packets=tuple(
+            f.packet for f in frames if not (f.packet.is_fragment or f.inner.is_fragment)
+        ),
+        fragments=sum(f.packet.is_fragment for f in frames),
+        dropped=watched.dropped,
+        error=watched.error,
+        lost=_lost(found),
+    )
+
+
+def _lost(found: Trace) -> str:
+    """Where the packet was seen last and why it came no farther; empty if it arrived."""
+    for journey in found.journeys:
+        for leg in journey.legs:
+            if leg.role == "request" and leg.arrived is False:
+                reason = f": {leg.reasons[0].text}" if leg.reasons else ""
+                return f"last seen at {leg.stops[-1].hop}{reason}"
+        if not journey.legs and journey.reasons:
+            return journey.reasons[0].text
+    return ""

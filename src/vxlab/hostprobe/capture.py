@@ -6,14 +6,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Protocol
 
 from vxlab.errors import VxlabError
 from vxlab.hostprobe.pcap import PcapReader
+from vxlab.hostprobe.streams import Captured, Reader, Stream
 from vxlab.sniff import Frame
 from vxlab.state import BORN
+
+__all__ = ["Capture", "Captured", "Reader", "Stream", "capture_filter", "command"]
 
 _BLOCK = 1 << 16
 _SNAPLEN = 256  # bytes of each frame: all headers, the inner ones too
@@ -31,31 +32,6 @@ exec 3<&-; wait $p
 """
 
 _DROPPED = re.compile(r"^(\d+) packets? dropped by kernel", re.MULTILINE)
-
-
-class Reader(Protocol):
-    """Where a command's output comes from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Wait for some bytes, `size` at most; none at the end."""
-
-
-class Stream(Protocol):
-    """A command that runs on a host, with its input and outputs."""
-
-    @property
-    def stdout(self) -> Reader:
-        """What it prints."""
-
-    @property
-    def stderr(self) -> Reader:
-        """What it complains about."""
-
-    def end_input(self) -> None:
-        """Nothing more comes."""
-
-    def close(self) -> None:
-        """Let go of it."""
 
 
 def capture_filter(ports: Iterable[int], network: IPv4Network) -> str:
@@ -85,15 +61,6 @@ def command(interface: str, expression: str, bundled: Sequence[str] = ()) -> lis
     flags = ["-i", interface, "-n", "-U", "-w", "-", "-Q", "out", "-Z", "root"]
     flags += ["-s", str(_SNAPLEN), "--immediate-mode", expression]
     return ["sh", "-c", BORN + _PROGRAM, "sh", " ".join(bundled), *flags]
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """What a capture brought."""
-
-    frames: tuple[Frame, ...] = ()
-    dropped: int = 0  # frames that did not fit the capture's buffer
-    error: str = ""  # why nothing could be captured
 
 
 class Capture:

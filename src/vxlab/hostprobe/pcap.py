@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import struct
 
-from vxlab.sniff import Frame
+from vxlab.sniff import Direction, Frame
 
-_EN10MB = 1  # link type: Ethernet
+_EN10MB, _RAW = 1, (12, 101)  # link types: Ethernet, and packets that begin with their IP header
 _LARGEST = 1 << 18  # bytes; tcpdump's own limit
 _MAGIC = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # nanoseconds per unit of a time stamp's fraction
 _HEADER, _RECORD = 24, 16
 
 
 class PcapReader:
-    """Frames out of the bytes of a pcap file, in whatever pieces they come."""
+    """Frames out of the bytes of a pcap file, in whatever pieces they come.
 
-    def __init__(self) -> None:
+    Args:
+        direction: which way the frames went; the format does not tell, so the capture has to.
+        l3: they begin with their IP header.
+    """
+
+    def __init__(self, direction: Direction = "out", *, l3: bool = False) -> None:
+        self._direction = direction
+        self._l3 = l3
         self._data = bytearray()
         self._order = ""
         self._unit = 0
@@ -27,10 +34,8 @@ class PcapReader:
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete with these bytes.
 
-        They are taken for outgoing ones: the format does not tell, so the capture has to.
-
         Raises:
-            ValueError: it is no capture of Ethernet frames; the rest of the stream is void.
+            ValueError: it is no capture, or not of such frames; the rest of the stream is void.
         """
         self._data += data
         if not self._order and not self._begin():
@@ -46,7 +51,7 @@ class PcapReader:
             start = at + _RECORD
             at = start + kept
             ns = seconds * 1_000_000_000 + fraction * self._unit
-            frames.append(Frame(ns, "out", bytes(self._data[start:at]), length))
+            frames.append(Frame(ns, self._direction, bytes(self._data[start:at]), length))
         del self._data[:at]
         return frames
 
@@ -58,9 +63,14 @@ class PcapReader:
             (magic,) = struct.unpack_from(f"{order}I", self._data)
             if magic in _MAGIC:
                 (link,) = struct.unpack_from(f"{order}I", self._data, 20)
-                if link & 0xFFFF != _EN10MB:
-                    raise ValueError(f"link type {link & 0xFFFF} is not Ethernet's")
+                self._check(link & 0xFFFF)
                 self._order, self._unit = order, _MAGIC[magic]
                 del self._data[:_HEADER]
                 return True
         raise ValueError(f"no capture: it begins with {bytes(self._data[:4]).hex()}")
+
+    def _check(self, link: int) -> None:
+        if self._l3 and link not in _RAW:
+            raise ValueError(f"link type {link} is not that of packets without Ethernet header")
+        if not self._l3 and link != _EN10MB:
+            raise ValueError(f"link type {link} is not Ethernet's")

@@ -68,6 +68,12 @@ def number(words: str) -> int | None:
     return _NUMBERS.get(words)
 
 
+def kernel_words(said: str) -> str:
+    """The kernel's error in what a program printed, as ``Network is unreachable``; or nothing."""
+    found = [words for words in _NUMBERS if f": {words}" in said]
+    return max(found, key=len, default="")
+
+
 def refusal(said: str, dst: str) -> tuple[str, str, int | None] | None:
     """What a router said to a packet that did not arrive: words, its address, the MTU it states.
 

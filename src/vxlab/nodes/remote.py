@@ -174,8 +174,14 @@ class RemoteNode:
         return self.script("cat /proc/net/route\n")
 
     def alive(self, daemon: str) -> bool:
-        lives = _lives("daemons", daemon)
-        return "@@ alive" in self.script(f"{{ {lives} && echo '@@ alive'; }} 2>/dev/null\n")
+        return self._is(_lives("daemons", daemon))
+
+    def _is(self, condition: str) -> bool:
+        return "@@ yes" in self.script(f"{{ {condition} && echo '@@ yes'; }} 2>/dev/null\n")
+
+    def lives(self, container: str) -> bool:
+        """Whether a container of this host runs."""
+        return self._is(_lives("machines", container))
 
     def script(self, program: str, line: Callable[[str], None] | None = None) -> str:
         """Run a shell program as root; returns all that it prints."""

@@ -35,6 +35,9 @@ def show(trace: Trace, columns: int | None = None) -> None:
     at = f"{trace.at} " if trace.at else ""
     text.say(text.style(f"{trace.source} {trace.src} -> {at}{trace.dst}", "bold"))
     text.say(text.wrapped(trace.expected, 0, width))
+    if not trace.one_clock:
+        words = "each host has a clock of its own: on each, times begin with its first sight"
+        text.say(text.style(text.wrapped(words, 0, width), "dim"))
     groups: dict[object, list[Journey]] = {}
     for journey in trace.journeys:
         groups.setdefault(_shape(journey), []).append(journey)
@@ -178,8 +181,11 @@ def _summary(trace: Trace, width: int) -> None:
     if len(trips) == 1:
         words += f": {trips[0]:.1f} µs round trip"
     elif trips:
-        mean = sum(trips) / len(trips)
-        words += f": round trip {min(trips):.1f}/{mean:.1f}/{max(trips):.1f} µs (min/mean/max)"
+        words += f": round trip {_spread(trips)} µs (min/mean/max)"
+    between = [j.between for j in good if j.between is not None]
+    if between:
+        many = _spread(between) if len(between) > 1 else f"{between[0]:.1f}"
+        words += f", {many} µs of it between the hosts"
     colour = text.MARKS[trace.ok][2]
     text.say(text.style(text.wrapped(words, 0, width), colour))
     seen = sum(len(watched.frames) for watched in trace.watched)
@@ -196,6 +202,10 @@ def _summary(trace: Trace, width: int) -> None:
             text.say(text.style(text.wrapped(told, 0, width), "yellow"))
 
 
+def _spread(times: Sequence[float]) -> str:
+    return f"{min(times):.1f}/{sum(times) / len(times):.1f}/{max(times):.1f}"
+
+
 def _where_lost(journey: Journey) -> str:
     legs = [leg for leg in journey.legs if leg.role != "error" and leg.arrived is False]
     if not legs:
@@ -210,7 +220,10 @@ def _where_lost(journey: Journey) -> str:
 
 
 def as_json(trace: Trace) -> dict[str, Any]:
-    """The stable form; times are microseconds, `ns` is nanoseconds since 1970, lengths bytes."""
+    """The stable form; times are microseconds, `ns` is nanoseconds since 1970, lengths bytes.
+
+    Without ``one_clock`` the times and `ns` of different nodes are by different clocks.
+    """
     return {
         "lab": trace.lab,
         "ok": trace.ok,
@@ -222,6 +235,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
             "address": trace.dst,
         },
         "expected": trace.expected,
+        "one_clock": trace.one_clock,
         "dropped": trace.dropped,
         "hops": [
             {
@@ -240,10 +254,11 @@ def _journey(journey: Journey) -> dict[str, Any]:
     probe = journey.probe
     return {
         "probe": probe.number,
-        "sent_ns": probe.sent_ns,
+        "sent_ns": probe.sent_ns or None,
         "refused": probe.refused or None,
         "ok": journey.ok,
         "round_trip_us": journey.round_trip,
+        "between_hosts_us": journey.between,
         "reasons": _reasons(journey.reasons),
         "legs": [_leg(leg) for leg in journey.legs],
     }
@@ -349,6 +364,8 @@ def _blocks(trace: Trace) -> Iterator[bytes]:
         for w in trace.watched
     ]
     subject = f"vxlab trace {trace.source} {trace.target} in {trace.lab}"
+    if not trace.one_clock:
+        subject += "; the time stamps are each host's own, no two clocks were compared"
     yield pcapng.header(interfaces, application=f"vxlab {__version__}", comment=subject)
     comments = dict(_comments(trace))
     frames = [(f.ns, i, f) for i, w in enumerate(trace.watched) for f in w.frames]

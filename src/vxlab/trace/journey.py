@@ -1,7 +1,7 @@
 """A packet's journey as values: each hop that saw it, when, what changed there, and why it came.
 
 `vxlab.trace.journey_match` finds the packet again in the captures, `vxlab.trace.journey_told` puts
-the journey together. The clock is the kernel's, in nanoseconds; hops of a local lab share it.
+the journey together. The clock is the kernel's, in nanoseconds; see `vxlab.trace.clocks`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Probe:
     dport: int  # ICMP: the sequence number
     token: bytes = b""  # random, at the start of the data; none for TCP
     size: int = 0  # bytes of data
-    sent_ns: int = 0
+    sent_ns: int = 0  # 0: not known, another program sent it
     refused: str = ""  # the sending kernel's words, if it did not send it
+    fill: bytes = b""  # the byte that its data ends with, if what it begins with is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,10 @@ class Stop:
     hop: Hop
     direction: Direction
     frames: tuple[Seen, ...]
-    since_start: float  # microseconds; from the probe's first sight
-    since_last: float | None  # microseconds, from the stop before; None at a leg's first
+    since_start: float  # microseconds; from the first sight of the probe by the same clock
+    since_last: (
+        float | None
+    )  # microseconds, from the stop before; None: there is none by this clock
     changes: tuple[Change, ...] = ()
     why: tuple[Entry, ...] = ()
 
@@ -141,6 +144,7 @@ class Journey:
     ok: bool | None  # probe and answer arrived; None: not measured
     round_trip: float | None = None  # microseconds, at the source's interface
     reasons: tuple[Reason, ...] = ()  # why there is nothing to see at all
+    between: float | None = None  # microseconds between two real hosts, there and back together
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ class Trace:
     expected: str  # how packets travel in this lab between the two
     journeys: tuple[Journey, ...]
     watched: tuple[Watched, ...]
+    one_clock: bool = True  # False: each host has its own, and only times of one host are compared
 
     @property
     def dropped(self) -> int:

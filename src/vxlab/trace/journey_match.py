@@ -1,8 +1,9 @@
 """Finds a probe again in the captures of all hops, whatever was done to it on the way.
 
 A probe is known by the random token in its data, which neither routers nor NAT change; a TCP SYN
-by its random sequence number. Later fragments have neither: they belong to the packet whose first
-fragment has their addresses and IP id (RFC 791).
+by its random sequence number. What another program chose (busybox's ping, a kernel's connect) is
+learnt from the frames whose addresses and numbers are the probe's. Later fragments have neither:
+they belong to the packet whose first fragment has their addresses and IP id (RFC 791).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vxlab.trace.hops import Hop
 from vxlab.trace.journey import Probe, Role, Seen, Watched
 
 _TOKEN = 8
+_FILL = 4  # bytes at the data's end that have to be the probe's filling
 _SYN, _RST, _ACK = 2, 4, 16
 _QUOTING = frozenset({3, 4, 5, 11, 12})  # ICMP types that quote a packet (RFC 792)
 _WORD = 1 << 32
@@ -50,11 +52,15 @@ class Matcher:
         vxlan_ports: Collection[int],
         flanneld_port: int | None = None,
     ) -> None:
-        self._probes = probes
         self._ports = vxlan_ports
         self._flanneld = flanneld_port
-        self._tokens = {p.token: p for p in probes if p.token}
-        self._sports = {p.sport: p for p in probes if p.protocol == "tcp"}
+        # By token, and an echo's sequence number: some pings' tokens are all the same.
+        self._tokens = {(p.token, _seq(p)): p for p in probes if p.token}
+        self._unknown = {p.dport & 0xFFFF: p for p in probes if p.fill}  # by sequence number
+        self._sports = {p.sport: p for p in probes if p.protocol == "tcp" and p.sport}
+        self._unported = [p for p in probes if p.protocol == "tcp" and not p.sport]
+        # By destination, its port, and ours.
+        self._udp = {(p.dst, p.dport, p.sport): p for p in probes if p.protocol == "udp"}
         self._syns: dict[int, Probe] = {}  # by initial sequence number
         self._pieces: Pieces = {}
         self._carried: dict[tuple[object, ...], Packet] = {}  # what outer fragments carry
@@ -66,7 +72,8 @@ class Matcher:
             for each in watched
             for frame in each.frames
         ]
-        for _, _, _, inner in looked:
+        # Inside the source every packet is seen, in order, and with its own addresses.
+        for _, _, _, inner in sorted(looked, key=lambda each: not each[0].container):
             self._learn(inner)
         waiting = looked
         while waiting:
@@ -97,13 +104,46 @@ class Matcher:
         return packet
 
     def _learn(self, inner: Packet) -> None:
-        """The sequence number that a probe's SYN begins with."""
-        tcp, ip = inner.find(TCP), inner.find(IPv4)
-        if tcp is None or ip is None or tcp.flags & (_SYN | _ACK) != _SYN:
+        """What a probe is known by everywhere, from where it still has its own addresses."""
+        ip, after_ip = inner.find(IPv4), _after_ip(inner)
+        if ip is None:
+            return
+        ends = str(ip.src), str(ip.dst)
+        if isinstance(after_ip, ICMP):
+            self._learn_echo(inner, after_ip, ends)
+        elif isinstance(after_ip, UDP):
+            self._learn_port(inner, after_ip, ends)
+        elif isinstance(after_ip, TCP):
+            self._learn_syn(after_ip, ends)
+
+    def _learn_echo(self, inner: Packet, icmp: ICMP, ends: tuple[str, str]) -> None:
+        """The token of an echo request whose data ends as the probe's does."""
+        probe = self._unknown.get(icmp.seq or 0)
+        if probe is None or icmp.type != ICMP_ECHO or ends != (probe.src, probe.dst):
+            return
+        data = _data(inner)
+        if data.endswith(probe.fill * min(_FILL, len(data))) and len(data) >= _TOKEN:
+            self._tokens[data[:_TOKEN], icmp.seq or 0] = probe
+
+    def _learn_port(self, inner: Packet, udp: UDP, ends: tuple[str, str]) -> None:
+        """The port that a datagram comes from."""
+        probe = self._tokens.get((_data(inner)[:_TOKEN], 0))
+        if probe is not None and (*ends, udp.dport) == (probe.src, probe.dst, probe.dport):
+            self._udp.setdefault((probe.dst, probe.dport, udp.sport), probe)
+
+    def _learn_syn(self, tcp: TCP, ends: tuple[str, str]) -> None:
+        """The sequence number that a probe's SYN begins with, and its port if nobody told it."""
+        if tcp.flags & (_SYN | _ACK) != _SYN or tcp.seq in self._syns:
             return
         probe = self._sports.get(tcp.sport)
-        if probe and (str(ip.src), str(ip.dst), tcp.dport) == (probe.src, probe.dst, probe.dport):
-            self._syns[tcp.seq] = probe
+        if probe is None and self._unported:
+            probe = self._unported[0]
+        if probe is None or (*ends, tcp.dport) != (probe.src, probe.dst, probe.dport):
+            return
+        if probe in self._unported:
+            self._unported.remove(probe)
+            self._sports[tcp.sport] = probe
+        self._syns[tcp.seq] = probe
 
     def _identify(self, inner: Packet) -> Found | None:
         """Whose packet it is by what it carries."""
@@ -119,25 +159,24 @@ class Matcher:
     def _echo(self, inner: Packet, icmp: ICMP) -> Found | None:
         if icmp.type not in (ICMP_ECHO, ICMP_ECHO_REPLY):
             return None
-        probe = self._tokens.get(_data(inner)[:_TOKEN])
-        if probe is None or icmp.seq != probe.dport:
+        probe = self._tokens.get((_data(inner)[:_TOKEN], icmp.seq or 0))
+        if probe is None:
             return None
         role: Role = "request" if icmp.type == ICMP_ECHO else "answer"
         return probe.number, role, role
 
     def _datagram(self, inner: Packet, udp: UDP) -> Found | None:
-        probe = self._tokens.get(_data(inner)[:_TOKEN])
-        if probe is None or probe.protocol != "udp":
+        probe = self._tokens.get((_data(inner)[:_TOKEN], 0))
+        if probe is None:
             return self._reply(inner, udp)
         role: Role = "request" if udp.dport == probe.dport else "answer"
         return probe.number, role, role
 
     def _reply(self, inner: Packet, udp: UDP) -> Found | None:
-        """What a service answers need not hold the token; it is the answer to the last probe."""
+        """What a service answers need not hold the token."""
         ip = inner.find(IPv4)
-        ends = (str(ip.src), udp.sport, udp.dport) if ip else None
-        asked = [p for p in self._probes if (p.dst, p.dport, p.sport) == ends]
-        return (asked[0].number, "answer", "answer") if len(asked) == 1 else None
+        probe = self._udp.get((str(ip.src), udp.sport, udp.dport)) if ip else None
+        return (probe.number, "answer", "answer") if probe else None
 
     def _segment(self, tcp: TCP) -> Found | None:
         """A SYN, or what answers it: SYN and ACK, or RST. The connection's rest is no probe."""
@@ -178,6 +217,10 @@ class Matcher:
     def _piece(self, packet: Packet) -> Found | None:
         train = _train(packet)
         return self._pieces.get(train) if train else None
+
+
+def _seq(probe: Probe) -> int:
+    return probe.dport & 0xFFFF if probe.protocol == "icmp" else 0
 
 
 def _train(packet: Packet) -> tuple[object, ...]:

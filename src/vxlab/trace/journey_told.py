@@ -12,16 +12,13 @@ from vxlab.steps import bridge
 from vxlab.steps.site import States
 from vxlab.steps.veth import INSIDE
 from vxlab.trace import hops
+from vxlab.trace.clocks import Clocks
 from vxlab.trace.hops import Hop
 from vxlab.trace.journey import Journey, Leg, Probe, Reason, Role, Seen, Stop, Watched
 from vxlab.trace.journey_changes import changes
 from vxlab.trace.why import Entry, Place, Step, Way, owner
 from vxlab.trace.why_lost import Counters, Loss, reasons, words
 from vxlab.trace.why_way import way
-
-#: Nanoseconds after which the same packet at the same hop was sent again, and not doubled on the
-#: way; Linux waits 200 ms at least before it repeats a segment (TCP_RTO_MIN).
-_AGAIN = 200_000_000
 
 #: Code of "unreachable" by which a target answers for a closed UDP port (RFC 1122).
 _PORT = 3
@@ -60,8 +57,10 @@ class _Teller:
     def __init__(self, scene: Scene, probe: Probe, seen: Sequence[Seen]) -> None:
         self.scene = scene
         self.probe = probe
-        self.seen = [self._judged(each) for each in sorted(seen, key=lambda s: s.frame.ns)]
-        self.start = self.seen[0].frame.ns if self.seen else 0
+        judged = [self._judged(each) for each in seen]
+        self.clocks = Clocks(scene.lab, scene.source, judged)
+        self.seen = sorted(judged, key=self.clocks.order)
+        self.starts = self.clocks.starts(self.seen)
 
     def _judged(self, seen: Seen) -> Seen:
         """The target's "port unreachable" is its answer, not an accident on the way."""
@@ -76,8 +75,7 @@ class _Teller:
     def journey(self) -> Journey:
         if self.probe.refused:
             return Journey(self.probe, (), False, reasons=self._refusal())
-        legs = [self._leg(frames, again) for frames, again in self._trains()]
-        legs.sort(key=lambda leg: leg.stops[0].since_start)
+        legs = self.clocks.sorted(self._leg(frames, again) for frames, again in self._trains())
         request = [leg for leg in legs if leg.role == "request"]
         answer = [leg for leg in legs if leg.role == "answer"]
         if answer:
@@ -87,7 +85,9 @@ class _Teller:
             legs.append(self._silence())
         verdict = None if not ok and self._blind() else ok
         found = () if legs else self._nothing()
-        return Journey(self.probe, tuple(legs), verdict, _round_trip(request, answer), found)
+        trip = self.clocks.round_trip(request, answer)
+        between = self.clocks.between(self.scene.at, request, answer)
+        return Journey(self.probe, tuple(legs), verdict, trip, found, between)
 
     def _blind(self) -> bool:
         """Whether the captures may have missed what seems lost."""
@@ -128,7 +128,7 @@ class _Teller:
             packets.setdefault((seen.role, seen.about, ident), []).append(seen)
         known: set[tuple[Role, Role]] = set()
         for frames in packets.values():
-            for train in _split(frames):
+            for train in self.clocks.trains(frames):
                 kind = train[0].role, train[0].about
                 yield train, kind in known and train[0].role != "error"
                 known.add(kind)
@@ -237,11 +237,11 @@ class _Teller:
             ttl = seen.ip.ttl if seen.ip else 0
             groups.setdefault((seen.hop, seen.frame.direction, ttl), []).append(seen)
 
-        def order(item: tuple[tuple[Hop, Direction, int], list[Seen]]) -> tuple[int, int]:
+        def order(item: tuple[tuple[Hop, Direction, int], list[Seen]]) -> tuple[int, ...]:
             # The kernel stamps a packet once as it comes in; the next hop may have the same stamp.
             (hop, direction, _), group = item
             place = planned.get((hop, direction), len(planned))
-            return group[0].frame.ns, place
+            return *self.clocks.order(group[0]), place
 
         stops: list[Stop] = []
         for (hop, _, _), group in sorted(groups.items(), key=order):
@@ -256,15 +256,15 @@ class _Teller:
         path: Way,
         planned: Mapping[tuple[Hop, Direction], int],
     ) -> Stop:
-        first = group[0].frame
+        first, clock = group[0].frame, self.clocks.of(hop)
         index = planned.get((hop, first.direction))
-        last = before[-1].frames[0].frame.ns if before else None
+        last = before[-1] if before and self.clocks.of(before[-1].hop) == clock else None
         stop = Stop(
             hop,
             first.direction,
             tuple(group),
-            (first.ns - self.start) / 1000,
-            None if last is None else (first.ns - last) / 1000,
+            (first.ns - self.starts[clock]) / 1000,
+            None if last is None else (first.ns - last.frames[0].frame.ns) / 1000,
             why=path.steps[index].why if index is not None else (),
         )
         was = before[-1].pieces if before else ()
@@ -294,20 +294,6 @@ def _only_end(path: Way, where: str) -> Way:
     return Way(end=end)
 
 
-def _split(frames: list[Seen]) -> Iterator[list[Seen]]:
-    """Frames of packets that look alike, one list for each time that it was sent."""
-    train: list[Seen] = []
-    last: dict[tuple[object, ...], int] = {}
-    for seen in frames:
-        key = seen.hop, seen.frame.direction, seen.piece
-        if key in last and seen.frame.ns - last[key] >= _AGAIN:
-            yield train
-            train, last = [], {}
-        train.append(seen)
-        last[key] = seen.frame.ns
-    yield train
-
-
 def _got_there(leg: Leg) -> Leg:
     """What was answered has arrived, even if its last hop could not be watched."""
     return leg if leg.arrived else replace(leg, arrived=True, reasons=(), missed=())
@@ -323,14 +309,6 @@ def _reached(path: Way, stops: Sequence[Stop]) -> int:
 def _beyond(path: Way, stops: Sequence[Stop]) -> Step | None:
     index = _reached(path, stops) + 1
     return path.steps[index] if index < len(path.steps) else None
-
-
-def _round_trip(request: Sequence[Leg], answer: Sequence[Leg]) -> float | None:
-    """Microseconds from the probe's leaving the source's interface to the answer's coming in."""
-    came = [leg for leg in answer if leg.arrived]
-    if not request or not came:
-        return None
-    return came[0].stops[-1].since_start - request[0].stops[0].since_start
 
 
 def _note(stops: Sequence[Stop]) -> str:

@@ -1,0 +1,71 @@
+"""The program that captures at many interfaces of a host and sends all of it down one channel.
+
+What it prints: a mark, which no packet contains, on a line of its own; then pieces of any bytes,
+each followed by the mark, a capture's number, a word and a newline. The words:
+
+``data``   the piece before is what this capture's tcpdump wrote
+``ready``  the capture runs; the piece is empty
+``said``   the capture has ended, and the piece is what its tcpdump said
+"""
+
+from __future__ import annotations
+
+from vxlab.state import BORN, RECORDS
+
+#: Arguments of the program for each capture: container, interface, direction, KiB of buffer, bytes
+#: of each frame, filter.
+WORDS = 6
+
+# A tcpdump for each direction, since its format does not tell it. What one has written is taken by
+# one read into a file, and goes from there to the channel. Only one may write there at a time: who
+# has read the newline in the pipe "lock", and puts it back afterwards. A packet is sent at once;
+# then there is a pause, unless more waits than one read takes: a host has more to do than to start
+# programs for each packet.
+#
+# The captures end with the input, so that nothing outlives whoever began it. First every tcpdump
+# gets time to write what was captured before. It sleeps only while its buffer is empty, or while
+# the pipe is full. Its start time tells it from a stranger with its PID.
+PROGRAM = f"""\
+{BORN}\
+export LC_ALL=C; PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; set -f; umask 077
+B=$1 pause=$2; t=$(command -v tcpdump) || t=$3; shift 3
+[ -x "${{t%% *}}" ] || {{ echo 'there is no tcpdump on this host' >&2; exit 69; }}
+trap : HUP INT TERM
+d=$("$B" mktemp -d /run/vxlab-taps.XXXXXX 2>/dev/null) ||
+  d=$("$B" mktemp -d "${{TMPDIR:-/tmp}}/vxlab-taps.XXXXXX") || exit
+trap 'cd /; "$B" rm -rf "$d"' EXIT; cd "$d" || exit
+tap() {{ enter=; [ -z "$1" ] || {{ {{ read -r q r <{RECORDS}/machines/"$1"; }} 2>/dev/null &&
+    [ "$(born "$q")" = "$r" ] && enter="nsenter -n -t $q"; }} ||
+    {{ echo "$1 does not run" >&2; exit 70; }}
+  exec $enter $t -i "$2" -Q "$3" -B "$4" -s "$5" -n -p -U -Z root --immediate-mode \\
+    --time-stamp-precision=nano -w - -- "$6"; }}
+send() {{ read -r _ <&8; {{ "$B" cat "$1" && echo "$mark $2 $3"; }} 2>/dev/null; c=$?
+  echo >&8; return $c; }}
+pump() {{ trap '' HUP INT TERM PIPE
+  while "$B" dd bs=32768 count=1 of="$1.data" 2>"$1.dd" || {{ "$B" cat "$1.dd" >>"$1.said"; false; }} &&
+    [ -s "$1.data" ] && send "$1.data" "$1" data; do
+    read -r full _ <"$1.dd"; case $full in 1+*) ;; *) "$B" usleep "$pause";; esac; done
+  exec </dev/null; while [ "$(born "$2")" = "$3" ]; do "$B" usleep 10000; done
+  : >"$1.over"; send "$1.said" "$1" said; }}
+begun() {{ while IFS= read -r line; do case $line in *'listening on'*) return 0;; esac; done; false; }}
+watch() {{ trap '' PIPE; while [ $# -gt 0 ]; do left=
+    for n; do if begun <"$n.said"; then send /dev/null "$n" ready || exit
+      else [ -e "$n.over" ] || left="$left $n"; fi; done
+    set -- $left; [ $# -eq 0 ] || "$B" usleep 4000; done; }}
+idle() {{ for each in $all; do p=${{each%:*}}; {{ read -r s <"/proc/$p/stat"; }} 2>/dev/null || continue
+    case ${{s##*) }} in [ZX]*) continue;; S*) ;; *) return 1;; esac
+    w=; {{ read -r w <"/proc/$p/wchan"; }} 2>/dev/null; case $w in *pipe*) return 1;; esac; done; }}
+n=0 all= names=; while [ $n -lt $(($# / {WORDS})) ]; do n=$((n + 1)); names="$names $n"; done
+"$B" mkfifo lock $names && exec 8<>lock && echo >&8 || exit
+read -r mark </proc/sys/kernel/random/uuid; echo "$mark"
+n=0; while [ $# -gt 0 ]; do n=$((n + 1))
+  exec 6<>$n; exec 5>$n 7<$n 6>&-; : >$n.said
+  tap "$@" </dev/null >&5 2>>$n.said 5>&- 7<&- 8>&- & p=$!; b=$(born $p); all="$all $p:$b"
+  {{ exec <&7 5>&- 7<&-; pump $n $p "$b"; }} & exec 5>&- 7<&-; shift {WORDS}; done
+watch $names &
+while read -r _; do :; done
+trap '' HUP INT TERM
+i=0; until idle || [ $i -ge 200 ]; do i=$((i + 1)); "$B" usleep 5000; done
+for each in $all; do p=${{each%:*}}; [ "$(born $p)" != "${{each#*:}}" ] || kill -s TERM $p; done
+wait
+"""
