@@ -155,7 +155,8 @@ class LocalLookout:
 
     def follow(self, order: Order, tell: Callable[[str], None]) -> Followed:
         with ExitStack() as stack:
-            captures = [self._watch(hop, order, stack) for hop in order.hops]
+            captures = [self._watch(hop, order) for hop in order.hops]
+            stack.callback(_close, captures)
             netns = f"{self._proc(order.source)}/ns/net"
             sender = sender_of(
                 order.protocol, netns, order.src, order.dst,
@@ -169,7 +170,7 @@ class LocalLookout:
         answered = frozenset(n for n, answered in sending.fates.items() if answered)
         return Followed(tuple(sending.sent), answered, watched)
 
-    def _watch(self, hop: Hop, order: Order, stack: ExitStack) -> _Capture:
+    def _watch(self, hop: Hop, order: Order) -> _Capture:
         tunnel = hops.without_ethernet(self._lab, hop)
         capture = _Capture(hop, tunnel)
         bpf: Sequence[Instruction] | None = None
@@ -181,12 +182,17 @@ class LocalLookout:
             capture.error = f"{hop.place} does not run"
             return capture
         try:
-            sniffer = Sniffer(f"{proc}/ns/net", hop.interface, bpf=bpf)
+            capture.sniffer = Sniffer(f"{proc}/ns/net", hop.interface, bpf=bpf)
         except OperationError as error:  # a damaged lab may lack an interface
             capture.error = error.detail
-            return capture
-        capture.sniffer = stack.enter_context(sniffer)
         return capture
+
+
+def _close(captures: Sequence[_Capture]) -> None:
+    """At the same time: the kernel waits for every CPU before it lets go of each (10 ms)."""
+    sniffers = [capture.sniffer for capture in captures if capture.sniffer is not None]
+    with ThreadPoolExecutor(max(1, len(sniffers))) as pool:
+        list(pool.map(Sniffer.close, sniffers))
 
 
 def _counted(proc: str, rules: str) -> Counters:

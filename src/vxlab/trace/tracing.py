@@ -68,28 +68,42 @@ def trace(
         OperationError: the source does not run.
         UnreachableError: the connection to a host broke.
     """
-    return _Tracing(running, question, tell).run(states)
+    return _Tracing(running, question, tell, states).run()
 
 
 class _Tracing:
     """One trace of a lab."""
 
-    def __init__(self, running: Running, question: Question, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        running: Running,
+        question: Question,
+        tell: Callable[[str], None],
+        states: States | None,
+    ) -> None:
         self.running = running
         self.lab: Lab = running.site.lab
         self.question = question
         self.tell = tell
+        self.known = states
         self.lookout = _lookout(running)
         self.source = Place(question.source.node, question.source.name)
         self.lookout.require(self.source)
-        with ThreadPoolExecutor(workers(self.lab)) as pool:
-            leases = dict(zip(running.nodes, pool.map(_lease, running.nodes.values()), strict=True))
+        leases = self.leases()
         self.src = self.address_of(self.source, leases)
         self.dst, self.at = self.target(leases)
         names = [self.source.node, *([self.at.node] if self.at else [])]
         self.names = list(dict.fromkeys(names))
 
     # --- who is meant ---------------------------------------------------------------------------
+
+    def leases(self) -> dict[str, SubnetEnv | None]:
+        """The subnet that flannel gave each node."""
+        if self.known is not None:
+            return {name: self.known[name].subnet_env for name in self.running.nodes}
+        nodes = self.running.nodes
+        with ThreadPoolExecutor(workers(self.lab)) as pool:
+            return dict(zip(nodes, pool.map(_lease, nodes.values()), strict=True))
 
     def address_of(self, place: Place, leases: Mapping[str, SubnetEnv | None]) -> str:
         node = self.lab.node(place.node)
@@ -141,7 +155,7 @@ class _Tracing:
 
     # --- the work -------------------------------------------------------------------------------
 
-    def run(self, states: States | None) -> Trace:
+    def run(self) -> Trace:
         asked = self.question
         order = Order(
             self.source,
@@ -155,8 +169,8 @@ class _Tracing:
             asked.timeout,
             tuple(self.where()),
         )
-        if states is not None:
-            return self.told(self.lookout.follow(order, self.tell), states, {})
+        if self.known is not None:
+            return self.told(self.lookout.follow(order, self.tell), self.known, {})
         before = self.lookout.counters(self.places())
         followed = self.lookout.follow(order, self.tell)
         lost = len(followed.answered) < len(followed.sent)
