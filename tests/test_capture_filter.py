@@ -6,12 +6,11 @@ socket pair is asked which frames it lets through.
 
 from __future__ import annotations
 
-import array
 import shutil
-import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from vxlab.errors import UsageError
 from vxlab.sniff import Instruction
 from vxlab.trace import bpf
 from vxlab.trace.capture_filter import IN_UDP, Filter, addresses, on_underlay, within
+from vxlab.trace.capture_sieve import Sieve
 from vxlab.trace.hops import Hop, every
 
 needs_tcpdump = pytest.mark.skipif(
@@ -32,7 +32,6 @@ needs_tcpdump = pytest.mark.skipif(
 
 LAB = labfile.default()
 AT = {"node01/container01": "10.5.34.10", "node02/container02": "10.5.72.10"}
-_SO_ATTACH_FILTER = 26
 
 
 def look() -> Mapping[str, str]:
@@ -91,21 +90,8 @@ def test_names_that_stand_for_nothing_are_told() -> None:
 
 def passed(program: Sequence[Instruction], frames: Iterable[bytes]) -> list[bool]:
     """Which frames the kernel lets through, for each of them."""
-    code = array.array("B", b"".join(struct.pack("@HBBI", *line) for line in program))
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with ours, theirs:
-        attached = struct.pack("@HP", len(program), code.buffer_info()[0])
-        theirs.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
-        theirs.setblocking(False)
-        found = []
-        for frame in frames:
-            ours.send(frame)
-            try:
-                theirs.recv(1 << 16)
-                found.append(True)
-            except BlockingIOError:
-                found.append(False)
-    return found
+    with closing(Sieve(program)) as sieve:
+        return [sieve.takes(frame) for frame in frames]
 
 
 def by_libpcap(tmp_path: Path, filter_: str, frames: Sequence[bytes]) -> list[bool]:
@@ -155,6 +141,23 @@ def test_on_the_underlay_the_filter_is_asked_about_what_vxlan_carries(
     program = within(plain, plain, {8472, 4789})
     theirs = by_libpcap(tmp_path, filter_, inner), by_libpcap(tmp_path, filter_, outer)
     assert passed(program, outer) == [a or b for a, b in zip(*theirs, strict=True)]
+
+
+@needs_tcpdump
+@pytest.mark.parametrize("filter_", [*FILTERS, "vlan 100 or host 10.5.34.10"])
+def test_what_a_host_keeps_and_is_then_asked_about_is_what_passes_here(
+    tmp_path: Path, filter_: str
+) -> None:
+    """A host's tcpdump has no words for what is inside: it keeps more, and nothing too little."""
+    frames = [*FRAMES.values(), *(ethernet(ipv4(udp(vxlan(f)), 17)) for f in FRAMES.values())]
+    wanted, nic = Filter(filter_, frozenset({8472, 4789})), Hop("node01", "", "eth0")
+    program = wanted.program(LAB, nic, bpf.compile)
+    kept = by_libpcap(tmp_path, wanted.expression(LAB, nic), frames)
+    assert wanted.inside(LAB, nic)
+    assert [a and b for a, b in zip(kept, passed(program, frames), strict=True)] == passed(
+        program, frames
+    )
+    assert wanted.expression(LAB, Hop("node01", "", "cbr0")) == filter_
 
 
 @needs_tcpdump

@@ -432,14 +432,15 @@ def test_a_mistake_does_not_cost_an_older_file(home: Home, tmp_path: Path) -> No
     assert len(blocks(path.read_bytes())) >= 3
 
 
-def test_real_hosts_are_refused_before_anybody_connects(home: Home) -> None:
-    """Captures there are not built yet; the message says what works instead."""
+def test_a_wrong_place_is_told_before_anybody_connects_to_hosts(home: Home) -> None:
+    """On real hosts there is no switch of ours; nobody has to log in to learn that."""
     place = home.lab("far")
     place.mkdir(parents=True)
     node = "{ssh: root@127.0.0.%d, interface: eth0}"
     text = f"name: far\nnodes:\n  node01: {node % 1}\n  node02: {node % 2}\n"
     (place / "lab.json").write_text(labfile.dumps(labfile.loads(text, "far.yaml")))
-    said = one_error(home("capture", "--lab", "far", "node01"), 64)
-    assert "captures on real hosts are not there yet" in said
+    for word in ("switch", "nod01"):
+        said = one_error(home("capture", "--lab", "far", word), 64)
+        assert f"the lab 'far' has no node or container '{word}'" in said
     (place / "lab.json").unlink()
     place.rmdir()

@@ -264,7 +264,7 @@ def test_a_datagrams_port_is_learnt_for_its_answer() -> None:
 
 
 def test_a_connections_port_is_learnt_in_the_order_of_the_probes() -> None:
-    """Of two the first got lost in the node: the second stays the second, and its answer its own."""
+    """Of two the first got lost in the node: the second stays the second, also its answer."""
     wire = Wire()
     first, second = tcp(50001, 80, 111, 0, 2), tcp(50002, 80, 222, 0, 2)
     wire.see(NIC, "out", ether(ipv4(A, B, second, proto=6)))

@@ -194,7 +194,7 @@ def _packet_socket(ifname: str, bpf: Sequence[Instruction] | None, rcvbuf: int) 
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         _set_rcvbuf(sock, rcvbuf)
         if bpf is not None:
-            _attach(sock, bpf)
+            attach(sock, bpf)
         sock.bind((ifname, _ETH_P_ALL))
     except BaseException:
         sock.close()
@@ -209,7 +209,8 @@ def _set_rcvbuf(sock: socket.socket, rcvbuf: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
 
 
-def _attach(sock: socket.socket, bpf: Sequence[Instruction]) -> None:
+def attach(sock: socket.socket, bpf: Sequence[Instruction]) -> None:
+    """Have the kernel ask a program about each packet that comes to a socket (socket(7))."""
     code = array.array("B", b"".join(_INSTRUCTION.pack(*line) for line in bpf))
     # The kernel copies the program during the call; `code` lives as long.
     sock.setsockopt(

@@ -20,11 +20,13 @@ from vxlab.report import text
 if TYPE_CHECKING:
     from vxlab.engine.running import Running
     from vxlab.lab import Lab
-    from vxlab.trace.capture import Captures, Caught
+    from vxlab.trace.capture import Captures, Capturing, Caught
     from vxlab.trace.capture_filter import Filter
+    from vxlab.trace.capture_hosts import HostCaptures
     from vxlab.trace.capture_output import Output, Pump
     from vxlab.trace.hops import Hop
 
+_CLOCKS = "; time stamps are by the clock of each hop's own host, and those are not compared"
 _BEHIND = "vxlab.capture.behind"  # where the words behind -- are kept
 
 
@@ -80,38 +82,37 @@ def command(
       vxlab capture all -w talk.pcapng
       vxlab capture all -w - | wireshark -k -i -
 
-    Ctrl-C ends it. What was lost, since nobody read it in time, is told at the end.
+    Ctrl-C ends it. What was lost, since nobody read it in time, is told at the end. On real hosts
+    vxlab's own SSH connections are left out, and each host's packets have the time of its clock.
     """
     from vxlab.engine.running import Running, no_lab, stored_lab
     from vxlab.trace import hops
-    from vxlab.trace.capture import Captures
     from vxlab.trace.capture_output import Pump
 
     directory = choose.directory(lab)
     built = stored_lab(directory)
     if built is None:
         raise no_lab(directory)
-    if built.remote:
-        raise UsageError(
-            "captures on real hosts are not there yet",
-            hint="`vxlab exec NODE -- tcpdump -i INTERFACE` captures on one of them",
-        )
     places, wanted = _told_apart(built, words, said, ctx.meta.get(_BEHIND))
-    where = hops.parse(built, places)
+    chosen = hops.parse(built, places)
     running = Running.attach(directory, login())
     try:
         filter_ = _filter(running, wanted, outer=outer)
-        programs = _programs(built, where, filter_)
         # Nothing that was wrong may cost an older capture: the file is opened at last.
-        with Captures.begin(running, where, programs, told=_told) as captures:
+        with _begun(running, chosen, filter_) as captures:
             with _opened(file) as output:
                 if file is None:
-                    shown = _lines(built, where, macs=macs)
+                    shown = _lines(built, chosen, macs=macs)
                 else:
-                    output.put(_header(built, where, filter_.text))
+                    output.put(_header(built, chosen, filter_.text))
                     shown = _block
                 pump = Pump(captures, output, shown, count)
-                _run(captures, pump, output, seconds, _statistics if file is not None else None)
+                end = _statistics if file is not None else None
+                _run(captures, pump, output, seconds, end, _told_first(built, chosen))
+            if captures.failure is not None:
+                where = captures.failure.where
+                text.tell(f"{where}: its last packets are missing, and what it lost is not known")
+                raise captures.failure
             if not captures.running:
                 raise OperationError("all interfaces are gone", hint="see `vxlab status`")
     finally:
@@ -185,24 +186,31 @@ def _opened(file: str | None) -> Iterator[Output]:
         os.close(fd)
 
 
+def _told_first(lab: Lab, hops: Sequence[Hop]) -> str:
+    names = ", ".join(hop.name for hop in hops[:3])
+    more = " ..." if len(hops) > 3 else ""
+    clocks = "; the hosts' clocks are not compared" if lab.remote else ""
+    return f"capturing at {text.plural(len(hops), 'hop')}: {names}{more}{clocks}"
+
+
 def _run(
-    captures: Captures,
+    captures: Capturing,
     pump: Pump,
     output: Output,
     seconds: float | None,
-    end: Callable[[Captures], bytes] | None,
+    end: Callable[[Capturing], bytes] | None,
+    first: str,
 ) -> None:
     """Capture until there is enough or somebody stops it, then sum up.
 
     Args:
         end: what is written last.
+        first: what is told first; from then on signals end the capture as they should.
     """
-    names = ", ".join(hop.name for hop in captures.hops[:3])
-    more = " ..." if len(captures.hops) > 3 else ""
     whole = False
     try:
         with _stopping(pump.stop):
-            text.tell(f"capturing at {text.plural(len(captures.hops), 'hop')}: {names}{more}")
+            text.tell(first)
             pump.run(seconds)
         if end is not None:
             output.put(end(captures))
@@ -210,6 +218,22 @@ def _run(
         whole = True
     finally:
         _sum_up(captures, pump, whole=whole)
+
+
+def _begun(running: Running, hops: Sequence[Hop], filter_: Filter) -> Captures | HostCaptures:
+    """The captures, all of which run."""
+    from functools import cache
+
+    from vxlab.trace import bpf
+    from vxlab.trace.capture import Captures
+    from vxlab.trace.capture_begin import begin
+
+    lab = running.site.lab
+    compile_ = cache(bpf.compile)  # a few hops take the same program
+    if lab.remote:
+        return begin(running, hops, filter_, compile_, told=_told)
+    programs = {hop: filter_.program(lab, hop, compile_) for hop in hops} if filter_.text else {}
+    return Captures.begin(running, hops, programs, told=_told)
 
 
 def _filter(running: Running, wanted: str, *, outer: bool) -> Filter:
@@ -229,19 +253,6 @@ def _filter(running: Running, wanted: str, *, outer: bool) -> Filter:
     kind = lab.overlay.backend_type
     ports = {"vxlan": vxlan_ports(lab), "udp": {udp_port(lab)}}.get(kind, set())
     return Filter(addresses(lab, wanted, look), frozenset(ports), outer)
-
-
-def _programs(
-    lab: Lab, hops: Sequence[Hop], filter_: Filter
-) -> dict[Hop, list[tuple[int, int, int, int]]]:
-    from functools import cache
-
-    from vxlab.trace import bpf
-
-    if not filter_.text:
-        return {}
-    compile_ = cache(bpf.compile)  # a few hops take the same program
-    return {hop: filter_.program(lab, hop, compile_) for hop in hops}
 
 
 def _lines(lab: Lab, hops: Sequence[Hop], *, macs: bool) -> Callable[[Caught], bytes]:
@@ -282,7 +293,7 @@ def _header(lab: Lab, hops: Sequence[Hop], filter_: str) -> bytes:
         interfaces,
         application=f"vxlab {__version__}",
         os=f"{system.sysname} {system.release}",
-        comment=f"the lab {lab.name!r}",
+        comment=f"the lab {lab.name!r}{_CLOCKS if lab.remote else ''}",
     )
 
 
@@ -292,7 +303,7 @@ def _block(caught: Caught) -> bytes:
     return pcapng.packet(caught.number, caught.frame)
 
 
-def _statistics(captures: Captures) -> bytes:
+def _statistics(captures: Capturing) -> bytes:
     import time
 
     from vxlab.trace import pcapng
@@ -331,7 +342,7 @@ def _told(hop: Hop, words: str) -> None:
     text.tell(f"{hop.name} {words}")
 
 
-def _sum_up(captures: Captures, pump: Pump, *, whole: bool) -> None:
+def _sum_up(captures: Capturing, pump: Pump, *, whole: bool) -> None:
     """What was captured, hop by hop; of a capture that broke off only what was lost."""
     from vxlab.report.packets import summary
 

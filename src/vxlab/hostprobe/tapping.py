@@ -42,19 +42,22 @@ tap() {{ enter=; [ -z "$1" ] || {{ {{ read -r q r <{RECORDS}/machines/"$1"; }} 2
 send() {{ read -r _ <&8; {{ "$B" cat "$1" && echo "$mark $2 $3"; }} 2>/dev/null; c=$?
   echo >&8; return $c; }}
 pump() {{ trap '' HUP INT TERM PIPE
-  while "$B" dd bs=32768 count=1 of="$1.data" 2>"$1.dd" || {{ "$B" cat "$1.dd" >>"$1.said"; false; }} &&
-    [ -s "$1.data" ] && send "$1.data" "$1" data; do
+  while {{ "$B" dd bs=32768 count=1 of="$1.data" 2>"$1.dd" || {{ "$B" cat "$1.dd" >>"$1.said"
+    false; }}; }} && [ -s "$1.data" ] && send "$1.data" "$1" data; do
     read -r full _ <"$1.dd"; case $full in 1+*) ;; *) "$B" usleep "$pause";; esac; done
-  exec </dev/null; while [ "$(born "$2")" = "$3" ]; do "$B" usleep 10000; done
+  exec </dev/null; while [ -n "$3" ] && [ "$(born "$2")" = "$3" ]; do "$B" usleep 10000; done
   : >"$1.over"; send "$1.said" "$1" said; }}
-begun() {{ while IFS= read -r line; do case $line in *'listening on'*) return 0;; esac; done; false; }}
+begun() {{ while IFS= read -r line; do
+  case $line in *'listening on'*) return 0;; esac; done; return 1; }}
 watch() {{ trap '' PIPE; while [ $# -gt 0 ]; do left=
     for n; do if begun <"$n.said"; then send /dev/null "$n" ready || exit
       else [ -e "$n.over" ] || left="$left $n"; fi; done
     set -- $left; [ $# -eq 0 ] || "$B" usleep 4000; done; }}
-idle() {{ for each in $all; do p=${{each%:*}}; {{ read -r s <"/proc/$p/stat"; }} 2>/dev/null || continue
+idle() {{ for each in $all; do
+    {{ read -r s <"/proc/${{each%:*}}/stat"; }} 2>/dev/null || continue
     case ${{s##*) }} in [ZX]*) continue;; S*) ;; *) return 1;; esac
-    w=; {{ read -r w <"/proc/$p/wchan"; }} 2>/dev/null; case $w in *pipe*) return 1;; esac; done; }}
+    w=; {{ read -r w <"/proc/${{each%:*}}/wchan"; }} 2>/dev/null
+    case $w in *pipe*) return 1;; esac; done; return 0; }}
 n=0 all= names=; while [ $n -lt $(($# / {WORDS})) ]; do n=$((n + 1)); names="$names $n"; done
 "$B" mkfifo lock $names && exec 8<>lock && echo >&8 || exit
 read -r mark </proc/sys/kernel/random/uuid; echo "$mark"

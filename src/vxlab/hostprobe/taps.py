@@ -28,7 +28,9 @@ _TAG = 8  # bytes that VLAN tags may add to what the filter saw
 _PAUSE = 1000  # microseconds of a capture's pause, for each capture that there is
 _PAUSES = (4_000, 40_000)
 
-_DROPPED = re.compile(r"^(\d+) packets? dropped by kernel", re.MULTILINE)
+_COUNTED = re.compile(
+    r"^(\d+) packets? (captured|received by filter|dropped by kernel)", re.MULTILINE
+)
 _LISTENING = "listening on"
 # What tcpdump says without need.
 _USUAL = re.compile(r"listening on|verbose output|\d+ packets? |.*\bwarning: ", re.IGNORECASE)
@@ -56,8 +58,9 @@ class _Part:
 
 
 def _parts(taps: Sequence[Tap]) -> Iterator[_Part]:
-    # Not by the words inbound and outbound: libpcap applies a new filter to its first packets itself,
-    # where it does not know the direction, and throws them away.
+    # Not by the words inbound and outbound: libpcap applies a new filter to the first packets
+    # itself, where it does not know the direction, and throws them away. So tcpdump picks the
+    # direction out of its buffer, and the kernel counts what did not fit there of either one.
     directions: tuple[Direction, ...] = ("in", "out")
     for number, tap in enumerate(taps):
         sizes = [(tap.snaplen, "")]
@@ -95,16 +98,16 @@ class _Line:
     """One tcpdump on the host."""
 
     def __init__(self, part: _Part, *, l3: bool) -> None:
-        self.tap = part.tap
+        self.tap, self.snaplen = part.tap, part.snaplen
         self.pcap = PcapReader(part.direction, l3=l3)
         self.ready = self.over = False
         self.said = ""
         self.void = ""  # why what it writes cannot be read
 
     @property
-    def dropped(self) -> int | None:
-        lost = _DROPPED.search(self.said)
-        return int(lost[1]) if lost else None
+    def counted(self) -> dict[str, int]:
+        """What its last words count."""
+        return {kind: int(count) for count, kind in _COUNTED.findall(self.said)}
 
     @property
     def error(self) -> str:
@@ -112,7 +115,7 @@ class _Line:
             return self.void
         if not self.ready and _LISTENING not in self.said:
             return _told(self.said) or "the capture did not begin"
-        return _told(self.said) or ("" if self.dropped is not None else _UNKNOWN)
+        return _told(self.said) or ("" if len(self.counted) == 3 else _UNKNOWN)
 
 
 _UNKNOWN = "the capture did not end as it should: what it lost is not known"
@@ -121,6 +124,20 @@ _UNKNOWN = "the capture did not end as it should: what it lost is not known"
 def _told(said: str) -> str:
     lines = (line.strip().removeprefix("tcpdump: ") for line in said.splitlines())
     return " ".join(line for line in lines if line and not _USUAL.match(line))
+
+
+def _dropped(pair: Sequence[_Line]) -> int:
+    """Frames that got lost of two directions, at most.
+
+    Either buffer got the frames of both: a drop is no loss if the frame went the other way. All
+    that passed less what was captured is all that can have been lost.
+    """
+    counts = [line.counted for line in pair]
+    dropped = sum(each.get("dropped by kernel", 0) for each in counts)
+    passed = max(each.get("received by filter", 0) for each in counts)
+    captured = sum(each.get("captured", 0) for each in counts)
+    known = all(len(each) == 3 for each in counts)
+    return min(dropped, max(0, passed - captured)) if known else dropped
 
 
 class Taps:
@@ -185,7 +202,7 @@ class Taps:
             if end < 0:
                 self._seen = at
                 break
-            words = self._data[at + len(self._mark) : end].split()
+            words = bytes(self._data[at + len(self._mark) : end]).split()
             self._piece(self._lines[int(words[0]) - 1], words[1], bytes(self._data[begin:at]))
             begin = self._seen = end + 1
         else:
@@ -288,8 +305,13 @@ class Taps:
             frames[number].append(frame)
         with self._changed:
             self._ended = True
+        if not self._thread.is_alive():
+            os.close(self._wake)
         return [self._captured(number, caught) for number, caught in enumerate(frames)]
 
     def _captured(self, number: int, frames: Sequence[Frame]) -> Captured:
-        dropped = sum(line.dropped or 0 for line in self._of(number))
+        pairs: dict[int, list[_Line]] = {}
+        for line in self._of(number):
+            pairs.setdefault(line.snaplen, []).append(line)
+        dropped = sum(map(_dropped, pairs.values()))
         return Captured(tuple(frames), dropped, self.error(number))

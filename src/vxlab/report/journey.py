@@ -17,10 +17,10 @@ from vxlab.trace.journey import Journey, Leg, Reason, Seen, Stop, Trace
 
 _NARROWEST = 60  # columns
 _WIDEST = 120  # columns; longer lines are hard to read
-_SHOWN = 5  # journeys that went different ways, and a person still reads
+SHOWN = 5  # journeys that went different ways, and a person still reads
 
 #: Changes that nobody expects of a healthy path.
-_STRANGE = frozenset({"fragmented", "reassembled", "checksum", "df", "tos"})
+STRANGE = frozenset({"fragmented", "reassembled", "checksum", "df", "tos"})
 
 
 def show(trace: Trace, columns: int | None = None) -> None:
@@ -38,16 +38,22 @@ def show(trace: Trace, columns: int | None = None) -> None:
     if not trace.one_clock:
         words = "each host has a clock of its own: on each, times begin with its first sight"
         text.say(text.style(text.wrapped(words, 0, width), "dim"))
-    groups: dict[object, list[Journey]] = {}
-    for journey in trace.journeys:
-        groups.setdefault(_shape(journey), []).append(journey)
-    for alike in list(groups.values())[:_SHOWN]:
+    ways = alike(trace)
+    for journeys in ways[:SHOWN]:
         text.say()
-        _Tree(width, blind=trace.dropped > 0).journey(alike[0], alike)
-    if len(groups) > _SHOWN:
-        text.say(f"{len(groups) - _SHOWN} more ways that packets went; --json has all")
+        _Tree(width, blind=trace.dropped > 0).journey(journeys[0], journeys)
+    if len(ways) > SHOWN:
+        text.say(f"{len(ways) - SHOWN} more ways that packets went; --json has all")
     text.say()
     _summary(trace, width)
+
+
+def alike(trace: Trace) -> list[list[Journey]]:
+    """The journeys, those that went the same way together, in the order of the first of each."""
+    ways: dict[object, list[Journey]] = {}
+    for journey in trace.journeys:
+        ways.setdefault(_shape(journey), []).append(journey)
+    return list(ways.values())
 
 
 def _shape(journey: Journey) -> object:
@@ -136,7 +142,7 @@ class _Tree:
             rail = lead + ("   " if last else "│  ")
             head = f"{lead}{'└' if last else '├'}─ {_columns(stop)}"
             told = "; ".join(change.text for change in stop.changes)
-            strange = any(change.kind in _STRANGE for change in stop.changes)
+            strange = any(change.kind in STRANGE for change in stop.changes)
             here = len(head) + 2 + len(told) <= self.width
             seen = f"{head}  {told}" if told and here else head
             if mark and last:
@@ -169,7 +175,8 @@ def _columns(stop: Stop) -> str:
     return f"{name:<9} {way:<3} {stop.since_start:>9.1f} µs {last:>8}  {size:>6}"
 
 
-def _summary(trace: Trace, width: int) -> None:
+def verdict(trace: Trace) -> str:
+    """What became of the packets, in a sentence."""
     good = [journey for journey in trace.journeys if journey.ok]
     total = len(trace.journeys)
     trips = [j.round_trip for j in good if j.round_trip is not None]
@@ -186,14 +193,17 @@ def _summary(trace: Trace, width: int) -> None:
     if between:
         many = _spread(between) if len(between) > 1 else f"{between[0]:.1f}"
         words += f", {many} µs of it between the hosts"
+    return words
+
+
+def _summary(trace: Trace, width: int) -> None:
     colour = text.MARKS[trace.ok][2]
-    text.say(text.style(text.wrapped(words, 0, width), colour))
+    text.say(text.style(text.wrapped(verdict(trace), 0, width), colour))
     seen = sum(len(watched.frames) for watched in trace.watched)
     lost = [f"{w.hop} lost {text.plural(w.dropped, 'frame')}" for w in trace.watched if w.dropped]
     hops = text.plural(len(trace.watched), "hop")
     line = f"captured {text.plural(seen, 'frame')} at {hops}, {trace.dropped} dropped"
-    if lost:
-        line += f": {', '.join(lost)}"
+    line += f": {', '.join(lost)}" if lost else ""
     line = text.wrapped(line, 0, width)
     text.say(text.style(line, "yellow") if lost else line)
     for watched in trace.watched:

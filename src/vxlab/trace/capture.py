@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from vxlab.engine.running import Running
-from vxlab.errors import OperationError, UsageError
+from vxlab.errors import OperationError, UsageError, VxlabError
 from vxlab.nodes.local import LocalNode
 from vxlab.sniff import BATCH, Frame, Instruction, Sniffer
 from vxlab.steps import bridge
@@ -60,6 +60,49 @@ class Source(Protocol):
         """Whether it can never bring anything again."""
 
 
+class Capturing(Protocol):
+    """Captures at several hops that run, wherever those are."""
+
+    #: Where, each once; frames name a hop by its number here.
+    hops: tuple[Hop, ...]
+    #: When they began: nanoseconds since 1970, by this machine's clock.
+    begun: int
+
+    @property
+    def running(self) -> bool:
+        """Whether a hop is left that can bring something."""
+
+    @property
+    def failure(self) -> VxlabError | None:
+        """Why they ended by themselves, if that was no hop's own end."""
+
+    @property
+    def received(self) -> tuple[int, ...]:
+        """Frames by hop that were read so far."""
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Frames by hop that were lost, since a capture's buffer was full."""
+
+    def wake(self) -> None:
+        """Have `poll` return at once; may be called by a signal's handler."""
+
+    def poll(self, timeout: float) -> list[Caught]:
+        """The next frames of all hops; waits at most so many seconds for the first one."""
+
+    def rest(self) -> list[Caught]:
+        """All that waits to be read, at the end."""
+
+
+def ranks(hops: Sequence[Hop]) -> list[tuple[bool, int]]:
+    """How the hops' frames with the same time stamp sort.
+
+    The kernel stamps a packet once on its way in. Ports come before the bridge that they are of,
+    and tunnels (named behind it) after the interface that their packets came in by.
+    """
+    return [(hop.interface == bridge.NAME, i) for i, hop in enumerate(hops)]
+
+
 class LocalSource(Sniffer):
     """A capture at an interface of a local lab."""
 
@@ -100,9 +143,7 @@ class Captures:
         self._sources = tuple(sources)
         self._told = told
         self._received = [0] * len(self.hops)
-        # The kernel stamps a packet once on its way in. Ports come before the bridge that they are
-        # of, and tunnels (named behind it) after the interface that their packets came in by.
-        self._rank = [(hop.interface == bridge.NAME, i) for i, hop in enumerate(self.hops)]
+        self._rank = ranks(self.hops)
         self._held: list[Caught] = []
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = select.poll()
@@ -140,7 +181,7 @@ class Captures:
                 netns = _netns(running, hop)
                 names = interfaces(netns)
                 if hop.interface not in names:
-                    return _no_interface(hop, names)
+                    return no_interface(hop, names)
                 return LocalSource(netns, hop.interface, bpf=programs.get(hop), rcvbuf=rcvbuf)
             except OperationError as error:
                 return error
@@ -176,6 +217,10 @@ class Captures:
     def running(self) -> bool:
         """Whether a hop is left that can bring something."""
         return bool(self._open)
+
+    @property
+    def failure(self) -> None:
+        """Nothing but its hops' ends can end it."""
 
     @property
     def received(self) -> tuple[int, ...]:
@@ -269,11 +314,27 @@ def _netns(running: Running, hop: Hop) -> str:
     return f"{node.inside(hop.container) if hop.container else node.proc}/ns/net"
 
 
-def _no_interface(hop: Hop, names: Iterable[str]) -> UsageError:
+def no_interface(hop: Hop, names: Iterable[str]) -> UsageError:
+    """The answer to an interface that is not there; with what is close to it.
+
+    Args:
+        hop: that was asked for.
+        names: the interfaces that are there.
+    """
     names = [name for name in names if name != "lo"]
     near = get_close_matches(hop.interface, names, n=1)
     hint = f"did you mean {hop.place}:{near[0]}?" if near else f"there are {', '.join(names)}"
     return UsageError(f"{hop.place} has no interface {hop.interface!r}", hint=hint)
 
 
-__all__ = ["Captures", "Caught", "LocalSource", "Programs", "Source", "interfaces"]
+__all__ = [
+    "Captures",
+    "Capturing",
+    "Caught",
+    "LocalSource",
+    "Programs",
+    "Source",
+    "interfaces",
+    "no_interface",
+    "ranks",
+]

@@ -198,11 +198,27 @@ class Filter:
             UsageError: the filter does not compile, or cannot be looked for inside packets.
         """
         plain = compile_(self.text, "RAW" if without_ethernet(lab, hop) else "EN10MB")
-        if self.outer or not self.ports or not on_underlay(lab, hop):
+        if not self.inside(lab, hop):
             return plain
         if lab.overlay.backend_type == "udp":
             return within(compile_(self.text, "RAW"), plain, self.ports, IN_UDP)
         return within(plain, plain, self.ports)
+
+    def inside(self, lab: Lab, hop: Hop) -> bool:
+        """Whether it is asked about the packets inside others at a hop."""
+        return bool(self.text and self.ports and not self.outer and on_underlay(lab, hop))
+
+    def expression(self, lab: Lab, hop: Hop) -> str:
+        """What a host has to capture at a hop, as pcap-filter(7) writes it.
+
+        The filter; where it is asked about packets inside others, all that may hold some, too,
+        since it has no words for that. `program` then decides about what was captured.
+        """
+        if not self.inside(lab, hop):
+            return self.text
+        # In front: behind the word vlan everything is looked for four bytes later.
+        wrapped = [f"udp dst port {port}" for port in sorted(self.ports)]
+        return " or ".join([*wrapped, f"({self.text})"])
 
 
 def on_underlay(lab: Lab, hop: Hop) -> bool:

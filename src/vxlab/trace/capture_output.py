@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vxlab.errors import OperationError
-from vxlab.trace.capture import Captures, Caught
+from vxlab.trace.capture import Capturing, Caught
 
 _PIECE = select.PIPE_BUF  # bytes that a pipe which is ready takes without waiting (pipe(7))
 _FULL = 8 << 20  # bytes that wait for a slow reader; beyond, frames wait to be shown
@@ -103,7 +103,7 @@ class Pump:
 
     def __init__(
         self,
-        captures: Captures,
+        captures: Capturing,
         output: Output,
         shown: Callable[[Caught], bytes],
         most: int | None = None,

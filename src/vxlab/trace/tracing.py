@@ -158,16 +158,16 @@ class _Tracing:
     def run(self) -> Trace:
         asked = self.question
         order = Order(
-            self.source,
-            self.src,
-            self.dst,
-            asked.protocol,
-            asked.port,
-            asked.size,
-            asked.count,
-            asked.df,
-            asked.timeout,
-            tuple(self.where()),
+            source=self.source,
+            src=self.src,
+            dst=self.dst,
+            protocol=asked.protocol,
+            port=asked.port,
+            size=asked.size,
+            count=asked.count,
+            df=asked.df,
+            timeout=asked.timeout,
+            hops=tuple(self.where()),
         )
         if self.known is not None:
             return self.told(self.lookout.follow(order, self.tell), self.known, {})
