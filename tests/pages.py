@@ -34,7 +34,7 @@ from vxlab.trace.journey_match import Matcher
 from vxlab.trace.journey_told import journeys
 from vxlab.trace.why import Place
 
-HOSTILE = '</script><img src=x onerror="window.hurt=1">&amp;<!--\'$verdict'
+HOSTILE = '</script></script x><!--<script><img src=x onerror="window.hurt=1">&amp;<!--\'$verdict'
 
 
 def ping() -> Trace:

@@ -122,6 +122,8 @@ def test_no_text_becomes_markup() -> None:
     assert len(elements.named("script")) == len(harmless.named("script")) == 2
     assert (elements.open, elements.unbalanced) == ([], [])
     assert pages.HOSTILE in elements.text
+    embedded = html.partition('id="data">')[2].partition("</script>")[0]
+    assert set("<>&") & set(embedded) == set()
     (journey,) = pages.data(html)["journeys"]
     assert journey["legs"][0]["stops"][3]["changes"][0][0] == pages.HOSTILE
     assert journey["legs"][0]["reasons"][0] == [pages.HOSTILE, pages.HOSTILE]

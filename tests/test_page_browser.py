@@ -98,6 +98,18 @@ def test_by_keyboard_through_all_hops(tab: Tab, tmp_path: Path) -> None:
     assert (tab.text("#place"), tab.find("#next").is_enabled()) == ("20 / 20", False)
 
 
+def test_headers_that_are_gone_are_gone_for_the_keyboard(tab: Tab, tmp_path: Path) -> None:
+    """While the stack shrinks, nobody gets into what is being taken away."""
+    opened(tab, tmp_path, pages.ping())
+    enter = "const row = document.querySelector('#outer button'); row.focus();"
+    enter += "return document.activeElement === row"
+    for _ in range(4):
+        tab.press(Keys.ARROW_RIGHT)
+    assert (tab.text("#name").split()[0], tab.run(enter)) == ("eth0", True)
+    tab.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert (tab.text("#name").split()[0], tab.run(enter)) == ("flannel.1", False)
+
+
 def test_the_picture_shows_where_the_packet_is(tab: Tab, tmp_path: Path) -> None:
     """At the hop's station, with a stripe for each header, and the path behind it lit up."""
     opened(tab, tmp_path, pages.ping())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
@@ -104,7 +105,7 @@ def command(
     if html is not None:
         from vxlab.report import page
 
-        page.write(html, traced, built)
+        page.write(html, traced, built, command=shlex.join(["vxlab", *sys.argv[1:]]))
     if as_json:
         text.dump(report.as_json(traced))
     else:

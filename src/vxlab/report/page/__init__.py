@@ -135,7 +135,7 @@ def _hash(text: str) -> str:
 def _embedded(data: Any) -> str:
     """JSON in a script element, which no text in it can end, such as ``</script>``."""
     text = json.dumps(data, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace(">", "\\u003e")
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _when(trace: Trace) -> str:
