@@ -6,8 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from hypothesis import strategies as st
 
 from vxlab import hostprobe
 from vxlab.errors import MissingError
-from vxlab.hostprobe import Captured, PcapReader, Question
+from vxlab.hostprobe import Captured, PcapReader, Question, Tap, Taps
+from vxlab.hostprobe.taps import command
 from vxlab.probe import Echo, Edge, EdgeState, Endpoint
 from vxlab.sniff import Frame
 
@@ -298,47 +298,6 @@ def test_a_stream_that_is_no_capture_says_what_it_is(data: bytes, why: str) -> N
         PcapReader().feed(data)
 
 
-def _frame(proto: int, payload: bytes, dst: bytes = b"\xc0\xa8\x38\x16", piece: int = 0) -> bytes:
-    """An Ethernet frame with an IPv4 packet from 10.5.1.10."""
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, piece, 64, proto, 0)
-    return bytes(12) + b"\x08\x00" + head + b"\x0a\x05\x01\x0a" + dst + payload
-
-
-def _udp(port: int) -> bytes:
-    return _frame(17, struct.pack("!HHHH", 50000, port, 16, 0) + bytes(8))
-
-
-FRAMES = {
-    "the lab's VXLAN": (_udp(8473), True),
-    "Linux's VXLAN port": (_udp(8472), True),
-    "another UDP": (_udp(53), False),
-    "SSH": (_frame(6, struct.pack("!HHIIHHHH", 22, 50000, 1, 1, 0x5010, 9, 0, 0)), False),
-    "a container's ICMP": (_frame(1, b"\x08\0\0\0\0\0\0\0", b"\x0a\x05\x02\x0a"), True),
-    "a piece of UDP": (_frame(17, bytes(8), piece=0x0010), True),
-    "the first piece of UDP": (_frame(17, bytes(8), piece=0x2000), True),
-    "a piece of TCP": (_frame(6, bytes(40), piece=0x0010), False),
-    "SSH on the lab's port": (
-        _frame(6, struct.pack("!HHIIHHHH", 8472, 1, 1, 1, 0x5010, 9, 0, 0)),
-        False,
-    ),
-}
-
-
-@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="there is no tcpdump")
-@pytest.mark.parametrize("kind", FRAMES)
-def test_the_filter_keeps_the_overlay_and_never_the_session(kind: str) -> None:
-    """Read by tcpdump itself: what verify looks at is kept, TCP is not on any port."""
-    frame, kept = FRAMES[kind]
-    expression = hostprobe.capture_filter([8473, 8472], IPv4Network("10.5.0.0/16"))
-    completed = subprocess.run(
-        ["tcpdump", "-Z", "root", "-r", "-", "-w", "-", expression],
-        input=pcap([frame.ljust(60, b"\0")]),
-        capture_output=True,
-        check=True,
-    )
-    assert len(PcapReader().feed(completed.stdout)) == kept
-
-
 class Pipes:
     """A process in a channel's place."""
 
@@ -355,10 +314,8 @@ class Pipes:
         """The process's own end closes all."""
 
 
-def captured(
-    argv: Sequence[str], path: str, during: Callable[[hostprobe.Capture], None] = lambda c: None
-) -> Captured:
-    """What a capture command brings whose programs are found on `path` only."""
+def captured(argv: Sequence[str], path: str, tap: Tap) -> list[Captured]:
+    """What a capture brings whose programs are found on `path` only."""
     with subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -367,18 +324,9 @@ def captured(
         bufsize=0,
         env={"PATH": path},
     ) as process:
-        capture = hostprobe.Capture(Pipes(process))
-        if capture.ready(20):
-            during(capture)
+        capture = Taps(Pipes(process), [tap])
+        assert capture.ready(20)
         return capture.stop(20)
-
-
-def test_a_host_without_tcpdump_says_so(tmp_path: Path) -> None:
-    """Nothing was captured, and why."""
-    sh, *rest = hostprobe.command("lo", "udp")
-    assert captured([f"/bin/{sh}", *rest], str(tmp_path)) == Captured(
-        error="there is no tcpdump on this host"
-    )
 
 
 TCPDUMP, BUSYBOX, UNSHARE = map(shutil.which, ("tcpdump", "busybox", "unshare"))
@@ -400,8 +348,9 @@ def test_a_tcpdump_that_travelled_runs_where_there_is_none(tmp_path: Path) -> No
     start = hostprobe.bundled([file.name for file in files], str(there))
     inside = f'{BUSYBOX} ip link set lo up; exec "$@"'
     argv = [UNSHARE, "--net", "/bin/sh", "-c", inside, "sh"]
-    sh, *rest = hostprobe.command("lo", "udp", start)
-    assert captured([*argv, f"/bin/{sh}", *rest], str(tmp_path)) == Captured()
+    tap = Tap("lo", expression="udp")
+    sh, *rest = command([tap], BUSYBOX, start)
+    assert captured([*argv, f"/bin/{sh}", *rest], str(tmp_path), tap) == [Captured()]
 
 
 def test_a_bundle_is_the_program_its_libraries_and_the_loader(tmp_path: Path) -> None:

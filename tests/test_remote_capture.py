@@ -119,9 +119,7 @@ def test_a_ping_is_seen_at_every_hop(network: Network) -> None:
     there = ["/container01:vethNS", ":vethlocal", ":cbr0", ":flannel.1", ":eth1"]
     assert by_node(lines, "node01") == [f"node01{hop}" for hop in (*there, *there[::-1])]
     inward = [":eth1", ":flannel.1", ":cbr0", ":vethlocal", "/container02:vethNS"]
-    assert by_node(lines, "node02") == [f"node02{hop}" for hop in (*inward, *inward[::-1])] or (
-        by_node(lines, "node02")[:5] == [f"node02{hop}" for hop in inward]
-    )
+    assert by_node(lines, "node02") == [f"node02{hop}" for hop in (*inward, *inward[::-1])]
     assert sums(said) == dict.fromkeys(HOPS, 2)
     assert "none dropped" in said
     assert network.left() == []

@@ -205,6 +205,15 @@ def test_frames_are_the_kernels_to_the_byte(any_host: Host) -> None:
     assert {frame.direction for frame in found} == {"in", "out"}
 
 
+def test_tcpdump_writes_to_nothing_but_pcap_files(host: Host) -> None:
+    """So that Debian's and Ubuntu's AppArmor profile of it lets it write at all."""
+    with host.capturing(Tap("eth0")) as (taps, _):
+        found = [os.readlink(f"/proc/{pid}/fd/{fd}") for pid in host.tcpdumps() for fd in (1, 2)]
+        assert taps.stop() == [Captured()]
+    assert len(found) == 8
+    assert [name for name in found if not name.endswith(".pcap")] == []
+
+
 def test_a_long_frame_comes_whole(host: Host, cable: Net) -> None:
     """What a TCP of today hands to its interface at once; it is longer than any pipe's page."""
     cable.ip("a", "link set eth0 mtu 65000")

@@ -7,25 +7,24 @@ it gets there and back is somebody else's business. What the evidence means is `
 from __future__ import annotations
 
 from vxlab.hostprobe.bundle import bundle, bundled
-from vxlab.hostprobe.capture import Capture, Captured, Reader, Stream, capture_filter, command
 from vxlab.hostprobe.edges import Question, edges, read_edges
 from vxlab.hostprobe.pcap import PcapReader
-from vxlab.hostprobe.pings import PATIENCE, packets, pings, read_pings
+from vxlab.hostprobe.pings import PATIENCE, pings, read_pings
+from vxlab.hostprobe.streams import Captured, Reader, Stream
+from vxlab.hostprobe.taps import Tap, Taps
 
 __all__ = [
     "PATIENCE",
-    "Capture",
     "Captured",
     "PcapReader",
     "Question",
     "Reader",
     "Stream",
+    "Tap",
+    "Taps",
     "bundle",
     "bundled",
-    "capture_filter",
-    "command",
     "edges",
-    "packets",
     "pings",
     "read_edges",
     "read_pings",

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from vxlab.hostprobe.shell import TRACE, answers, beginning, number, refusal
-from vxlab.probe import ICMP_OVERHEAD, Echo
+from vxlab.probe import Echo
 from vxlab.probe.pings import SILENCE
 
 #: Seconds until a ping counts as unanswered: two tries of a second, busybox's smallest patience.
@@ -31,8 +31,6 @@ i=0; while [ $i -lt $w ] && [ $i -lt $# ]; do i=$((i + 1))
     read -r now _ </proc/uptime; [ "${now%%.*}" -lt "$end" ] || break; try "$d"; done ) &
 done; wait
 """
-
-_SEND = '"$1" ping -c 1 -W 1 -s "$3" "$2" >/dev/null 2>&1'
 
 _REPLY = re.compile(r"(\d+) bytes from (\S+): (?:icmp_)?seq=\d+ ttl=(\d+) time=([\d.]+) ms")
 _ERROR = re.compile(r"(?:ping: (?:sendto: )?|traceroute: .*?: )(.+)$")
@@ -103,19 +101,3 @@ def replied(dst: str, said: str, size: int | None = None) -> Echo | None:
         if who == dst and size in (None, int(length) - 8):
             return Echo(True, float(ms) * 1000, int(ttl))
     return None
-
-
-def packets(busybox: str, wanted: Sequence[tuple[str, str, int]]) -> str:
-    """The program that sends one echo request per container, for a capture to see.
-
-    It does not wait for the answers. Linux sets the don't-fragment bit of what fits the path's MTU.
-
-    Args:
-        busybox: where the host has it.
-        wanted: container, destination address, bytes of the IP packet.
-    """
-    lines = [beginning(busybox)]
-    for name, dst, size in wanted:
-        words = shlex.join([name, _SEND, dst, str(size - ICMP_OVERHEAD)])
-        lines.append(f"( into {words} ) </dev/null >/dev/null 2>&1 &")
-    return "\n".join([*lines, ""])

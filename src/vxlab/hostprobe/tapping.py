@@ -22,6 +22,9 @@ WORDS = 6
 # then there is a pause, unless more waits than one read takes: a host has more to do than to start
 # programs for each packet.
 #
+# Debian and Ubuntu let tcpdump write to nothing but files called .pcap (its AppArmor profile). That
+# goes for pipes that have a name and for its messages, too.
+#
 # The captures end with the input, so that nothing outlives whoever began it. First every tcpdump
 # gets time to write what was captured before. It sleeps only while its buffer is empty, or while
 # the pipe is full. Its start time tells it from a stranger with its PID.
@@ -42,15 +45,15 @@ tap() {{ enter=; [ -z "$1" ] || {{ {{ read -r q r <{RECORDS}/machines/"$1"; }} 2
 send() {{ read -r _ <&8; {{ "$B" cat "$1" && echo "$mark $2 $3"; }} 2>/dev/null; c=$?
   echo >&8; return $c; }}
 pump() {{ trap '' HUP INT TERM PIPE
-  while {{ "$B" dd bs=32768 count=1 of="$1.data" 2>"$1.dd" || {{ "$B" cat "$1.dd" >>"$1.said"
+  while {{ "$B" dd bs=32768 count=1 of="$1.data" 2>"$1.dd" || {{ "$B" cat "$1.dd" >>"$1.said.pcap"
     false; }}; }} && [ -s "$1.data" ] && send "$1.data" "$1" data; do
     read -r full _ <"$1.dd"; case $full in 1+*) ;; *) "$B" usleep "$pause";; esac; done
   exec </dev/null; while [ -n "$3" ] && [ "$(born "$2")" = "$3" ]; do "$B" usleep 10000; done
-  : >"$1.over"; send "$1.said" "$1" said; }}
+  : >"$1.over"; send "$1.said.pcap" "$1" said; }}
 begun() {{ while IFS= read -r line; do
   case $line in *'listening on'*) return 0;; esac; done; return 1; }}
 watch() {{ trap '' PIPE; while [ $# -gt 0 ]; do left=
-    for n; do if begun <"$n.said"; then send /dev/null "$n" ready || exit
+    for n; do if begun <"$n.said.pcap"; then send /dev/null "$n" ready || exit
       else [ -e "$n.over" ] || left="$left $n"; fi; done
     set -- $left; [ $# -eq 0 ] || "$B" usleep 4000; done; }}
 idle() {{ for each in $all; do
@@ -58,12 +61,13 @@ idle() {{ for each in $all; do
     case ${{s##*) }} in [ZX]*) continue;; S*) ;; *) return 1;; esac
     w=; {{ read -r w <"/proc/${{each%:*}}/wchan"; }} 2>/dev/null
     case $w in *pipe*) return 1;; esac; done; return 0; }}
-n=0 all= names=; while [ $n -lt $(($# / {WORDS})) ]; do n=$((n + 1)); names="$names $n"; done
-"$B" mkfifo lock $names && exec 8<>lock && echo >&8 || exit
+n=0 all= names= pipes=; while [ $n -lt $(($# / {WORDS})) ]; do n=$((n + 1))
+  names="$names $n" pipes="$pipes $n.pcap"; done
+"$B" mkfifo lock $pipes && exec 8<>lock && echo >&8 || exit
 read -r mark </proc/sys/kernel/random/uuid; echo "$mark"
 n=0; while [ $# -gt 0 ]; do n=$((n + 1))
-  exec 6<>$n; exec 5>$n 7<$n 6>&-; : >$n.said
-  tap "$@" </dev/null >&5 2>>$n.said 5>&- 7<&- 8>&- & p=$!; b=$(born $p); all="$all $p:$b"
+  exec 6<>$n.pcap; exec 5>$n.pcap 7<$n.pcap 6>&-; : >$n.said.pcap
+  tap "$@" </dev/null >&5 2>>$n.said.pcap 5>&- 7<&- 8>&- & p=$!; b=$(born $p); all="$all $p:$b"
   {{ exec <&7 5>&- 7<&-; pump $n $p "$b"; }} & exec 5>&- 7<&-; shift {WORDS}; done
 watch $names &
 while read -r _; do :; done

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from vxlab.errors import MissingError
-from vxlab.hostprobe.capture import Reader
+from vxlab.hostprobe import Reader
 from vxlab.namespaces import CLONE_NEWNET, setns
 from vxlab.nodes.local import ENVIRONMENT, LocalNode
 from vxlab.nodes.remote import RemoteNode
