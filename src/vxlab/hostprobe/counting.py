@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vxlab.hostprobe.shell import beginning
-from vxlab.state import RECORDS
 
 # The files are the kernel's, so that no program has to run inside a container. Rules are read as
 # they are: naming a table would make it where there is none.
 _PROGRAM = """\
 counted() { echo "@@ counted $1"; cat "$2/net/snmp" "$2/net/netstat"
   echo "@@ links"; cat "$2/net/dev"; }
-of() { { read -r q t <%(records)s/machines/"$1"; } 2>/dev/null || return 0
-  [ "$(born "$q")" != "$t" ] || counted "$1" "/proc/$q"; }
+of() { if q=$(holder "$1"); then counted "$1" "/proc/$q"; fi; }
 counted . /proc/self; echo "@@ rules"; iptables-save -c 2>/dev/null
 """
 
@@ -36,7 +34,7 @@ def counting(busybox: str, containers: Iterable[str]) -> str:
         busybox: where the host has it.
         containers: their names on the host.
     """
-    program = beginning(busybox) + _PROGRAM % {"records": RECORDS}
+    program = beginning(busybox) + _PROGRAM
     return program + "".join(f"of {shlex.quote(name)}\n" for name in containers)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 from vxlab.hostprobe.shell import answers, beginning
-from vxlab.state import RECORDS
 
 # sshd tells the login user's programs which connection they came by; sudo does not hand that on. So
 # it is read from the first of the shell's ancestors that was told.
@@ -19,8 +18,7 @@ came() { p=$$; while [ "${p:-0}" -gt 1 ]; do
     [ -z "$c" ] || { echo "@@ came $c"; return; }
     s=; read -r s <"/proc/$p/stat"; s=${s##*) }; set -- $s; p=$2; done; }
 links() { echo "@@ links $1"; "$B" cat "$2/net/dev"; }
-of() { { read -r q t <%(records)s/machines/"$1"; } 2>/dev/null || return 0
-  [ "$(born "$q")" != "$t" ] || links "$1" "/proc/$q"; }
+of() { if q=$(holder "$1"); then links "$1" "/proc/$q"; fi; }
 came 2>/dev/null; echo "@@ sockets"; ss -tnp 2>/dev/null; links . /proc/self
 """
 
@@ -52,7 +50,7 @@ def linking(busybox: str, containers: Iterable[str]) -> str:
         busybox: where the host has it.
         containers: their names on the host.
     """
-    program = beginning(busybox) + _PROGRAM % {"records": RECORDS}
+    program = beginning(busybox) + _PROGRAM
     return program + "".join(f"of {shlex.quote(name)}\n" for name in containers)
 
 

@@ -14,13 +14,19 @@ from vxlab.state import BORN, RECORDS
 #: How an answer's line begins.
 MARK = "@@ "
 
-#: The record is "PID START"; a PID whose process started at another time is a stranger's.
+#: ``holder CONTAINER`` prints the PID that holds a container, if it runs. The record is "PID
+#: START"; a PID whose process started at another time is a stranger's.
+HOLDER = f"""\
+{BORN}\
+holder() {{ {{ read -r q t <{RECORDS}/machines/"$1"; }} 2>/dev/null && [ "$(born "$q")" = "$t" ] &&
+  echo "$q"; }}
+"""
+
 _ENTER = """\
 export LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-B=%(busybox)s
-into() { c=$1; p=$2; shift 2; { read -r q t <%(records)s/machines/"$c"; } 2>/dev/null &&
-  [ "$(born "$q")" = "$t" ] || { echo "@@ gone $c"; return 1; }
+B=%s
+into() { c=$1; p=$2; shift 2; q=$(holder "$c") || { echo "@@ gone $c"; return 1; }
   nsenter -n -t "$q" "$B" sh -c "$p" sh "$B" "$@"; }
 """
 
@@ -45,7 +51,7 @@ TRACE = '"$b" traceroute -n -q 1 -f 30 -m 30 -w 1'
 
 
 def beginning(busybox: str) -> str:
-    """The functions that the programs for a host begin with.
+    """The functions that the programs for a host begin with: `HOLDER`, and ``into``.
 
     ``into CONTAINER PROGRAM ARGUMENT...`` runs a program of busybox's shell in the network of a
     container; its first argument is busybox. It says ``@@ gone CONTAINER`` if that does not run.
@@ -53,7 +59,7 @@ def beginning(busybox: str) -> str:
     Args:
         busybox: where the host has it.
     """
-    return BORN + _ENTER % {"busybox": shlex.quote(busybox), "records": RECORDS}
+    return HOLDER + _ENTER % shlex.quote(busybox)
 
 
 def answers(output: str, kind: str) -> Iterator[list[str]]:

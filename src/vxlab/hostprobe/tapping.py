@@ -10,7 +10,7 @@ each followed by the mark, a capture's number, a word and a newline. The words:
 
 from __future__ import annotations
 
-from vxlab.state import BORN, RECORDS
+from vxlab.hostprobe.shell import HOLDER
 
 #: Arguments of the program for each capture: container, interface, direction, KiB of buffer, bytes
 #: of each frame, filter.
@@ -29,7 +29,7 @@ WORDS = 6
 # gets time to write what was captured before. It sleeps only while its buffer is empty, or while
 # the pipe is full. Its start time tells it from a stranger with its PID.
 PROGRAM = f"""\
-{BORN}\
+{HOLDER}\
 export LC_ALL=C; PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; set -f; umask 077
 B=$1 pause=$2; t=$(command -v tcpdump) || t=$3; shift 3
 [ -x "${{t%% *}}" ] || {{ echo 'there is no tcpdump on this host' >&2; exit 69; }}
@@ -37,8 +37,7 @@ trap : HUP INT TERM
 d=$("$B" mktemp -d /run/vxlab-taps.XXXXXX 2>/dev/null) ||
   d=$("$B" mktemp -d "${{TMPDIR:-/tmp}}/vxlab-taps.XXXXXX") || exit
 trap 'cd /; "$B" rm -rf "$d"' EXIT; cd "$d" || exit
-tap() {{ enter=; [ -z "$1" ] || {{ {{ read -r q r <{RECORDS}/machines/"$1"; }} 2>/dev/null &&
-    [ "$(born "$q")" = "$r" ] && enter="nsenter -n -t $q"; }} ||
+tap() {{ enter=; [ -z "$1" ] || {{ q=$(holder "$1") && enter="nsenter -n -t $q"; }} ||
     {{ echo "$1 does not run" >&2; exit 70; }}
   exec $enter $t -i "$2" -Q "$3" -B "$4" -s "$5" -n -p -U -Z root --immediate-mode \\
     --time-stamp-precision=nano -w - -- "$6"; }}

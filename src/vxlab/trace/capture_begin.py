@@ -11,7 +11,7 @@ from vxlab.engine.running import Running
 from vxlab.errors import MissingError, OperationError, UsageError, VxlabError
 from vxlab.hostprobe.links import Connection, Links, linking, read_linking
 from vxlab.hostprobe.taps import Tap, Taps, command
-from vxlab.nodes.remote import RemoteNode, together
+from vxlab.nodes.remote import together
 from vxlab.trace.capture import no_interface, ranks
 from vxlab.trace.capture_filter import Compiler, Filter
 from vxlab.trace.capture_hosts import Host, HostCaptures, Told
@@ -104,16 +104,11 @@ class _Beginning:
                 raise together(failed)
         return hosts
 
-    def _node(self, name: str) -> RemoteNode:
-        node = self._running.nodes[name]
-        assert isinstance(node, RemoteNode)  # noqa: S101 - a lab's nodes are all remote, or none
-        return node
-
     def _look(self, name: str) -> Links:
         """Also at hosts where nothing is captured: a connection may pass through another host."""
         wanted = {self._hops[i].container for i in self._numbers.get(name, [])} - {""}
         program = linking(self._running.site.busybox, sorted(wanted))
-        return read_linking(self._node(name).script(program))
+        return read_linking(self._running.hosts[name].script(program))
 
     def _sieves(self) -> dict[int, Sieve]:
         """Where the filter is asked about packets inside others, which no host's tcpdump can."""
@@ -138,7 +133,7 @@ class _Beginning:
         ]
         argv = command(taps, site.busybox, shlex.split(site.tcpdump))
         try:
-            capture = Taps(self._node(name).stream(argv, stdin=True), taps)
+            capture = Taps(self._running.hosts[name].stream(argv, stdin=True), taps)
         except VxlabError as error:
             return error
         chosen = {i: sieves[i] for i in numbers if i in sieves}
