@@ -788,7 +788,7 @@ def test_a_stream_has_its_own_outputs_and_exit_code(controller: Controller, user
     with connection.stream(["sh", "-c", "cat >&2; kill -TERM $$"], stdin=True) as stream:
         stream.write(b"one\n")
         stream.end_input()
-        assert stream.stderr.read(99) == b"one\n"
+        assert stream.stderr.read(4) == b"one\n"  # root's shell may add that it was terminated
         assert stream.wait() == 128 + signal.SIGTERM
     with connection.stream(["no-such-program"]) as stream:
         assert stream.wait() == 127
