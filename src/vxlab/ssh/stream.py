@@ -155,6 +155,7 @@ class Stream:
         """Nothing more comes: raise if that is no regular end."""
         if self._closed:
             return
+        self._channel.status_event.wait(0.5)  # the exit code comes behind the outputs' end
         if self._channel.exit_status_ready() and self._channel.exit_status != -1:
             if not self._begun[1]:
                 raise self._unstarted()
