@@ -37,6 +37,10 @@ from vxlab.trace.why import Place
 HOSTILE = '</script></script x><!--<script><img src=x onerror="window.hurt=1">&amp;<!--\'$verdict'
 
 
+#: What the page says that it was made by.
+COMMAND = "vxlab trace container01 container02 --lab talk"
+
+
 def ping() -> Trace:
     return trace(Wire().ping())
 
@@ -120,7 +124,7 @@ def as_bytes(size: int) -> Trace:
 
 
 def text(found: Trace) -> str:
-    return page.page(found, default())
+    return page.page(found, default(), command=COMMAND)
 
 
 def data(html: str) -> Any:

@@ -132,7 +132,7 @@ def test_no_text_becomes_markup() -> None:
 def test_what_is_not_utf8_is_written_all_the_same(tmp_path: Path) -> None:
     """A file name out of a kernel's message may be any bytes."""
     file = tmp_path / "page.html"
-    page.write(file, replace(pages.ping(), expected="caf\udce9"), LAB)
+    page.write(file, replace(pages.ping(), expected="caf\udce9"), LAB, command="")
     assert "caf?" in file.read_text(encoding="utf-8")
 
 
@@ -315,24 +315,16 @@ def test_the_head_says_what_was_done() -> None:
         "Packet and answer arrived: 19.0 µs round trip",
         "2023-11-14 22:13:20 UTC",
         "VXLAN: VNI 1, UDP 8472",
-        "vxlab trace node01/container01 container02 --lab talk",
+        pages.COMMAND,
     ):
         assert part in words
     assert "no VXLAN: both are on node01" in Elements(pages.text(pages.gateway())).text
 
 
 def test_the_command_for_doing_it_again() -> None:
-    """As it was typed, if that is known; else as the probes tell."""
-    asked = probe(protocol="udp", dport=9999, size=1000)
-    found = replace(trace(Wire(), [asked, replace(asked, number=2)]), protocol="udp", lab="my lab")
-    assert page.again(found) == (
-        "vxlab trace node01/container01 container02 --lab 'my lab' --udp 9999 --size 1000 --count 2"
-    )
-    typed = "vxlab trace a b --df"
-    assert typed in Elements(page.page(found, LAB, command=typed)).text
-    wire = Wire()
-    wire.pass_by(WAY[:1], A, B, echo(), df=True)
-    assert page.again(trace(wire)).endswith(" --df")
+    """As it was typed; text, whatever is in it."""
+    typed = "vxlab trace a b --html '<b>.html'"
+    assert typed in Elements(page.page(pages.ping(), LAB, command=typed)).text
 
 
 # --- its size ------------------------------------------------------------------------------------
@@ -433,9 +425,9 @@ def test_the_file_is_written_whole_or_not_at_all(
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", refused)
         with pytest.raises(JournalError, match=r"cannot write .*: No space left on device"):
-            page.write(file, pages.ping(), LAB)
+            page.write(file, pages.ping(), LAB, command=pages.COMMAND)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "old")]
-    page.write(file, pages.ping(), LAB)
+    page.write(file, pages.ping(), LAB, command=pages.COMMAND)
     assert file.read_text(encoding="utf-8") == pages.text(pages.ping())
 
 
@@ -444,7 +436,7 @@ def test_the_file_is_as_readable_as_others(tmp_path: Path) -> None:
     plain, link = tmp_path / "plain", tmp_path / "link"
     plain.write_text("")
     link.symlink_to("page.html")
-    page.write(link, pages.ping(), LAB)
+    page.write(link, pages.ping(), LAB, command="")
     assert link.is_symlink()
     written = tmp_path / "page.html"
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
@@ -453,7 +445,7 @@ def test_the_file_is_as_readable_as_others(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     """One error says so."""
     with pytest.raises(JournalError, match=r"cannot write .*: No such file or directory"):
-        page.write(tmp_path / "no" / "such.html", pages.ping(), LAB)
+        page.write(tmp_path / "no" / "such.html", pages.ping(), LAB, command="")
 
 
 def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
@@ -461,7 +453,7 @@ def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as other:
-        written = other.submit(page.write, pipe, pages.gateway(), LAB)
+        written = other.submit(page.write, pipe, pages.gateway(), LAB, command=pages.COMMAND)
         with pipe.open("rb") as file:
             assert file.read().decode() == pages.text(pages.gateway())
         written.result()

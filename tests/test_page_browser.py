@@ -32,7 +32,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 def opened(tab: Tab, where: Path, found: Trace, **how: Any) -> Tab:
     file = where / "trace.html"
-    page.write(file, found, talk.TALK)
+    page.write(file, found, talk.TALK, command=pages.COMMAND)
     tab.open(file, **how)
     return tab
 
@@ -56,7 +56,7 @@ def test_it_loads_without_a_word_and_without_a_request(tab: Tab, tmp_path: Path,
 def test_a_page_that_asks_for_something_is_caught(tab: Tab, tmp_path: Path) -> None:
     """The test above sees requests and complaints; and the policy stops what would run."""
     file = tmp_path / "trace.html"
-    html = page.page(pages.ping(), talk.TALK)
+    html = page.page(pages.ping(), talk.TALK, command=pages.COMMAND)
     bad = '<img src="https://vxlab.invalid/x.png"><script>window.hurt = 1</script><main>'
     file.write_text(html.replace("<main>", bad), encoding="utf-8")
     tab.open(file)

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import os
-import shlex
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,25 +23,21 @@ from typing import Any
 from vxlab import __version__
 from vxlab.errors import JournalError
 from vxlab.lab import Lab
-from vxlab.packet import IPv4
 from vxlab.report.journey import verdict
 from vxlab.report.page.journeys import Told
 from vxlab.report.page.picture import Picture
 from vxlab.report.text import plural
 from vxlab.trace.journey import Trace
 
-#: What the command line sends unless it is told otherwise.
-_SIZE = 56  # bytes of data
 
-
-def write(path: Path, trace: Trace, lab: Lab, *, command: str = "") -> None:
+def write(path: Path, trace: Trace, lab: Lab, *, command: str) -> None:
     """Write the page; the file is there whole, or as it was before.
 
     Args:
         path: the file.
         trace: what was found.
         lab: the lab that it was found in.
-        command: the command that found it; empty to work it out from the trace.
+        command: the command that found it, as one types it again.
 
     Raises:
         JournalError: the file cannot be written.
@@ -77,7 +72,7 @@ def _umask() -> int:
     return mask
 
 
-def page(trace: Trace, lab: Lab, *, command: str = "") -> str:
+def page(trace: Trace, lab: Lab, *, command: str) -> str:
     """The page as text; see `write`."""
     style, script = _part("page.css"), _part("page.js")
     picture = Picture(trace, lab)
@@ -99,7 +94,7 @@ def page(trace: Trace, lab: Lab, *, command: str = "") -> str:
         "verdict": said[:1].upper() + said[1:],
         "tone": tone,
         "when": _when(trace),
-        "command": command or again(trace),
+        "command": command,
         "version": __version__,
     }
     parts = {
@@ -162,30 +157,3 @@ def _notes(trace: Trace, told: Told) -> Iterator[str]:
     if told.left_out:
         ways = plural(told.left_out, "more way")
         yield f"{ways} that packets went are not on this page; --json has all."
-
-
-def again(trace: Trace) -> str:
-    """The command that sends the same probes again, as far as the probes tell."""
-    words = ["vxlab", "trace", str(trace.source), trace.target, "--lab", trace.lab]
-    probe = trace.journeys[0].probe if trace.journeys else None
-    if probe is None:
-        return shlex.join(words)
-    if trace.protocol != "icmp":
-        words += [f"--{trace.protocol}", str(probe.dport)]
-    if trace.protocol != "tcp" and probe.size != _SIZE:
-        words += ["--size", str(probe.size)]
-    if trace.protocol != "tcp" and trace.one_clock and _unbroken(trace):
-        words.append("--df")
-    if len(trace.journeys) > 1:
-        words += ["--count", str(len(trace.journeys))]
-    return shlex.join(words)
-
-
-def _unbroken(trace: Trace) -> bool:
-    """Whether the probe has the don't-fragment bit; vxlab's own have it if they were told to."""
-    stops = (
-        s for j in trace.journeys for leg in j.legs if leg.role == "request" for s in leg.stops
-    )
-    first = next(stops, None)
-    ip = first.frames[0].inner.find(IPv4) if first else None
-    return ip is not None and ip.df
