@@ -239,8 +239,8 @@ def _begun(running: Running, hops: Sequence[Hop], filter_: Filter) -> Captures |
 def _filter(running: Running, wanted: str, *, outer: bool) -> Filter:
     """The filter with addresses; the nodes are looked at if it names containers."""
     from vxlab.checks.encapsulation import udp_port
-    from vxlab.engine.prober import vxlan_ports
     from vxlab.steps.address import container_address
+    from vxlab.steps.overlay import vxlan_ports
     from vxlab.trace.capture_filter import Filter, addresses
 
     lab = running.site.lab
@@ -257,8 +257,8 @@ def _filter(running: Running, wanted: str, *, outer: bool) -> Filter:
 
 def _lines(lab: Lab, hops: Sequence[Hop], *, macs: bool) -> Callable[[Caught], bytes]:
     from vxlab.checks.encapsulation import udp_port
-    from vxlab.engine.prober import vxlan_ports
     from vxlab.report.packets import Lines
+    from vxlab.steps.overlay import vxlan_ports
     from vxlab.trace.hops import without_ethernet
 
     lines = Lines(

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vxlab.lab import Container, Lab
-from vxlab.packet import LINUX_VXLAN_PORT
+from vxlab.lab import Container
 from vxlab.probe import Echo, EdgeResult
 
 #: What `Prober.ping` calls the destination that is a place's own gateway.
@@ -52,14 +51,6 @@ class Prober(Protocol):
 
     def edges(self, journeys: Sequence[Journey]) -> list[EdgeResult]:
         """Whether the overlay's MTU is the edge; one journey per source at most."""
-
-
-def vxlan_ports(lab: Lab) -> set[int]:
-    """The UDP ports to look for VXLAN at: the lab's, and usual ones that it should not be.
-
-    A VTEP that sends to the wrong port is to be seen doing it.
-    """
-    return {lab.overlay.port, LINUX_VXLAN_PORT, 4789}
 
 
 def not_running(name: str) -> Echo:

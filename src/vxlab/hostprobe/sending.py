@@ -16,9 +16,6 @@ from vxlab.hostprobe.shell import answers, beginning, kernel_words
 #: Bytes at the end of a datagram's token that hold the probe's number, big-endian.
 NUMBER = 2
 
-#: What a program of a host lacks, in its own words.
-LACKS = "lacks"
-
 _REPLY = re.compile(r"bytes from \S+ (?:icmp_)?seq=(\d+) ")
 _TOO_LONG = re.compile(r"local error: message too long(, mtu=\d+)", re.IGNORECASE)
 
@@ -166,4 +163,4 @@ def read_fates(output: str, count: int) -> Sent:
 
 
 def _lacks(output: str) -> str:
-    return next((words[0] for words in answers(output, LACKS) if words), "")
+    return next((words[0] for words in answers(output, "lacks") if words), "")

@@ -18,11 +18,11 @@ __all__ = ["Captured", "Tap", "Taps", "command"]
 
 _BLOCK = 1 << 16
 _FULL = 128 << 20  # bytes of frames that wait to be read; beyond, the host's buffers fill up
-_SNAPLEN = 262144  # bytes of each frame: tcpdump's default, which cuts nothing
+SNAPLEN = 262144  # bytes of each frame: tcpdump's default, which cuts nothing
 
 # tcpdump's buffer has places for frames of 64 KiB where an interface may have such (TSO), so that 2
 # MiB are full after 32 packets of any size. Frames that are small have a buffer of their own.
-_SMALL = 2048  # bytes; larger ones are few
+SMALL = 2048  # bytes; larger ones are few
 _TAG = 8  # bytes that VLAN tags may add to what the filter saw
 
 _PAUSE = 1000  # microseconds of a capture's pause, for each capture that there is
@@ -44,7 +44,7 @@ class Tap:
     container: str = ""  # "": the host itself
     expression: str = ""  # what to capture, as pcap-filter(7) says it
     l3: bool = False  # frames begin with their IP header, as on a tun device
-    snaplen: int = _SNAPLEN  # bytes of each frame that are kept
+    snaplen: int = SNAPLEN  # bytes of each frame that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def _parts(taps: Sequence[Tap]) -> Iterator[_Part]:
     directions: tuple[Direction, ...] = ("in", "out")
     for number, tap in enumerate(taps):
         sizes = [(tap.snaplen, "")]
-        if tap.snaplen > _SMALL:
-            sizes = [(_SMALL + _TAG, f"less {_SMALL}"), (tap.snaplen, f"greater {_SMALL + 1}")]
+        if tap.snaplen > SMALL:
+            sizes = [(SMALL + _TAG, f"less {SMALL}"), (tap.snaplen, f"greater {SMALL + 1}")]
         for direction in directions:
             for snaplen, size in sizes:
                 asked = [size, f"({tap.expression})" if tap.expression.strip() else ""]

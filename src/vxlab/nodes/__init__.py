@@ -35,6 +35,12 @@ def parsed(node: str, output: str) -> State:
         ) from None
 
 
+def down(machine: str, where: str) -> OperationError:
+    """The answer to who asks for a node or a container that does not run."""
+    hint = "run `vxlab up` to repair it"
+    return OperationError(f"{machine} does not run", where=where, hint=hint)
+
+
 class Node(Protocol):
     """A machine of the lab: what can be done on it and read from it."""
 

@@ -19,7 +19,7 @@ from vxlab import netlink, script, state
 from vxlab.errors import MissingError, OperationError
 from vxlab.journal import LabDirectory, WorldRecord, boot_id, process_start, start_in
 from vxlab.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns
-from vxlab.nodes import Completed, parsed
+from vxlab.nodes import Completed, down, parsed
 from vxlab.ops import AddVeth, Op, StartContainer, StartNode, StopMachine, record_path
 from vxlab.state import State
 from vxlab.steps.site import SWITCH
@@ -157,11 +157,6 @@ def entering(proc: str, *, user: bool = False, root: bool = False) -> list[str]:
     return ["nsenter", *flags]
 
 
-def _down(machine_name: str, where: str) -> OperationError:
-    hint = "run `vxlab up` to repair it"
-    return OperationError(f"{machine_name} does not run", where=where, hint=hint)
-
-
 class LocalNode:
     """A machine in the world: a node, or the switch that joins them.
 
@@ -197,7 +192,7 @@ class LocalNode:
             OperationError: it does not run.
         """
         if not self.running() or self._proc is None:
-            raise _down(self.name, self.name)
+            raise down(self.name, self.name)
         return self._proc
 
     def running(self) -> bool:
@@ -219,7 +214,7 @@ class LocalNode:
         """The /proc directory of a container (or, on the switch, of a node)."""
         found = machine(self.proc, container)
         if found is None:
-            raise _down(container, self.name)
+            raise down(container, self.name)
         return found
 
     # --- changing -------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ UNREACHABLE = {
     10: "host prohibited",
     13: "communication prohibited",
 }
+ICMPV6_TYPES = {128: "echo request", 129: "echo reply"}  # RFC 4443
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 _UDP_PORTS = {8472: "Linux's VXLAN", 4789: "IANA's VXLAN"}
 
@@ -218,8 +219,7 @@ def _icmp(cut: _Cut, layer: ICMP) -> None:
 
 
 def _icmpv6(cut: _Cut, layer: ICMPv6) -> None:
-    names = {128: "echo request", 129: "echo reply"}
-    cut.add("type", 0, 1, _named(layer.type, names))
+    cut.add("type", 0, 1, _named(layer.type, ICMPV6_TYPES))
     cut.add("code", 1, 1, layer.code)
     cut.add("checksum", 2, 2, f"0x{cut.number(2):04x}")
 

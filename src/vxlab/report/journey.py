@@ -17,6 +17,7 @@ from vxlab.trace.journey import Journey, Leg, Reason, Seen, Stop, Trace
 
 _NARROWEST = 60  # columns
 _WIDEST = 120  # columns; longer lines are hard to read
+CLOCKS = "each host has a clock of its own: on each, times begin with its first sight"
 SHOWN = 5  # journeys that went different ways, and a person still reads
 
 #: Changes that nobody expects of a healthy path.
@@ -36,8 +37,7 @@ def show(trace: Trace, columns: int | None = None) -> None:
     text.say(text.style(f"{trace.source} {trace.src} -> {at}{trace.dst}", "bold"))
     text.say(text.wrapped(trace.expected, 0, width))
     if not trace.one_clock:
-        words = "each host has a clock of its own: on each, times begin with its first sight"
-        text.say(text.style(text.wrapped(words, 0, width), "dim"))
+        text.say(text.style(text.wrapped(CLOCKS, 0, width), "dim"))
     ways = alike(trace)
     for journeys in ways[:SHOWN]:
         text.say()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network
 
 from vxlab.lab import Lab, Node
+from vxlab.packet import LINUX_VXLAN_PORT
 from vxlab.state import State
 from vxlab.steps.site import States
 
@@ -19,6 +20,14 @@ def device(lab: Lab) -> str:
 def encapsulated(lab: Lab) -> bool:
     """Whether packets between nodes travel in VXLAN; all nodes are on one underlay network."""
     return lab.overlay.backend_type == "vxlan" and not lab.overlay.direct_routing
+
+
+def vxlan_ports(lab: Lab) -> set[int]:
+    """The UDP ports to look for VXLAN at: the lab's, and usual ones that it should not be.
+
+    A VTEP that sends to the wrong port is to be seen doing it.
+    """
+    return {lab.overlay.port, LINUX_VXLAN_PORT, 4789}
 
 
 def subnet_of(state: State) -> IPv4Network | None:

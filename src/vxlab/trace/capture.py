@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 from vxlab.engine.running import Running
 from vxlab.errors import OperationError, UsageError, VxlabError
 from vxlab.nodes.local import LocalNode
-from vxlab.sniff import BATCH, Frame, Instruction, Sniffer
+from vxlab.sniff import BATCH, Frame, Instruction, Sniffer, close_all
 from vxlab.steps import bridge
 from vxlab.trace.hops import Hop
 
@@ -191,26 +190,19 @@ class Captures:
         sources = [source for source in opened if isinstance(source, LocalSource)]
         for failed in opened:
             if not isinstance(failed, LocalSource):
-                for source in sources:
-                    source.close()
+                close_all(sources)
                 raise failed
         return cls(hops, sources, told)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End all captures."""
-        for source in self._sources:
-            source.close()
+        close_all(self._sources)
         os.close(self._wake)
 
     @property

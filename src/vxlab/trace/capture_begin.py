@@ -11,6 +11,7 @@ from vxlab.engine.running import Running
 from vxlab.errors import MissingError, OperationError, UsageError, VxlabError
 from vxlab.hostprobe.links import Connection, Links, linking, read_linking
 from vxlab.hostprobe.taps import Tap, Taps, command
+from vxlab.nodes import down
 from vxlab.nodes.remote import together
 from vxlab.trace.capture import no_interface, ranks
 from vxlab.trace.capture_filter import Compiler, Filter
@@ -155,8 +156,7 @@ class _Beginning:
 
 def _require(hop: Hop, links: Links) -> None:
     if hop.container not in links.names:
-        hint = "run `vxlab up` to repair it"
-        raise OperationError(f"{hop.place} does not run", where=hop.node, hint=hint)
+        raise down(hop.place, hop.node)
     names = links.names[hop.container]
     if hop.interface not in names:
         raise no_interface(hop, names)

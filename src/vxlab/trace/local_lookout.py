@@ -13,7 +13,7 @@ from pathlib import Path
 from vxlab.engine.running import Running
 from vxlab.errors import OperationError
 from vxlab.nodes.local import LocalNode
-from vxlab.sniff import Frame, Instruction, Sniffer
+from vxlab.sniff import Frame, Instruction, Sniffer, close_all
 from vxlab.trace import hops
 from vxlab.trace.hops import Hop
 from vxlab.trace.journey import Probe, Watched
@@ -156,7 +156,7 @@ class LocalLookout:
     def follow(self, order: Order, tell: Callable[[str], None]) -> Followed:
         with ExitStack() as stack:
             captures = [self._watch(hop, order) for hop in order.hops]
-            stack.callback(_close, captures)
+            stack.callback(close_all, [c.sniffer for c in captures if c.sniffer is not None])
             netns = f"{self._proc(order.source)}/ns/net"
             sender = sender_of(
                 order.protocol, netns, order.src, order.dst,
@@ -186,13 +186,6 @@ class LocalLookout:
         except OperationError as error:  # a damaged lab may lack an interface
             capture.error = error.detail
         return capture
-
-
-def _close(captures: Sequence[_Capture]) -> None:
-    """At the same time: the kernel waits for every CPU before it lets go of each (10 ms)."""
-    sniffers = [capture.sniffer for capture in captures if capture.sniffer is not None]
-    with ThreadPoolExecutor(max(1, len(sniffers))) as pool:
-        list(pool.map(Sniffer.close, sniffers))
 
 
 def _counted(proc: str, rules: str) -> Counters:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from vxlab.errors import MissingError, OperationError
+from vxlab.errors import MissingError
 from vxlab.hostprobe import Stream, sending
 from vxlab.hostprobe.counting import counting, read_counting
 from vxlab.hostprobe.sending import Sent
-from vxlab.hostprobe.taps import Captured, Tap, Taps, command
+from vxlab.hostprobe.taps import SMALL, SNAPLEN, Captured, Tap, Taps, command
+from vxlab.nodes import down
 from vxlab.probe import TOKEN
 from vxlab.steps.site import Site
 from vxlab.trace.hops import Hop, without_ethernet
@@ -26,9 +27,7 @@ from vxlab.trace.lookout import PACE, Followed, Order
 from vxlab.trace.why import Place
 from vxlab.trace.why_lost import Counters, read_links, read_rules, read_stack
 
-# Bytes of each frame: what needs no more room takes half as many captures.
-_SMALL, _LARGEST = 2048, 262144
-_HEADERS = 160
+_HEADERS = 160  # bytes in front of a probe's data, at the most
 
 _BEGIN = 5.0  # seconds until the captures have to run
 
@@ -62,7 +61,7 @@ class RemoteLookout:
 
     def require(self, place: Place) -> None:
         if place.container and not self._hosts[place.node].lives(place.container):
-            raise _down(place)
+            raise down(str(place), place.node)
 
     def counters(self, places: Sequence[Place]) -> dict[str, Counters]:
         hosts: dict[str, list[str]] = {place.node: [] for place in places}
@@ -110,7 +109,8 @@ class RemoteLookout:
         """Start capturing at all hops of a host."""
         lab, site = self._site.lab, self._site
         wanted = expression(order.src, order.dst, lab.overlay.backend_type, order.protocol)
-        snaplen = _SMALL if order.size < _SMALL - _HEADERS else _LARGEST
+        # What needs no more room takes half as many captures.
+        snaplen = SMALL if order.size < SMALL - _HEADERS else SNAPLEN
         taps = [
             Tap(hop.interface, hop.container, wanted, without_ethernet(lab, hop), snaplen)
             for hop in hops
@@ -127,7 +127,7 @@ class RemoteLookout:
         errand = _Errand(order)
         output = self._hosts[order.source.node].script(errand.program(self._site.busybox))
         if f"@@ gone {order.source.container}\n" in output:
-            raise _down(order.source)
+            raise down(str(order.source), order.source.node)
         sent = errand.read(output)
         if sent.lacks:
             raise MissingError(
@@ -183,9 +183,3 @@ class _Errand:
                 number, order.protocol, order.src, order.dst, 0, dport, token, order.size,
                 refused=refused, fill=fill,
             )  # fmt: skip
-
-
-def _down(place: Place) -> OperationError:
-    return OperationError(
-        f"{place} does not run", where=place.node, hint="`vxlab up` starts what is missing"
-    )

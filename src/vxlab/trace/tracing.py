@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vxlab.checks.encapsulation import udp_port
-from vxlab.engine.prober import vxlan_ports
 from vxlab.engine.running import Running, workers
 from vxlab.errors import UsageError
 from vxlab.lab import Container, Lab
@@ -191,7 +190,7 @@ class _Tracing:
     def told(self, followed: Followed, states: States, grown: Mapping[str, Counters]) -> Trace:
         lab, asked = self.lab, self.question
         source, sent, watched = self.source, followed.sent, followed.watched
-        ports = vxlan_ports(lab)
+        ports = overlay.vxlan_ports(lab)
         links = (link for state in states.values() for link in state.net.links.values())
         ports |= {link.vxlan.port for link in links if link.vxlan is not None}
         flanneld = udp_port(lab) if lab.overlay.backend_type == "udp" else None

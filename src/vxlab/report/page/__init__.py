@@ -23,7 +23,7 @@ from typing import Any
 from vxlab import __version__
 from vxlab.errors import JournalError
 from vxlab.lab import Lab
-from vxlab.report.journey import verdict
+from vxlab.report.journey import CLOCKS, verdict
 from vxlab.report.page.journeys import Told
 from vxlab.report.page.picture import Picture
 from vxlab.report.text import plural
@@ -147,7 +147,7 @@ def _when(trace: Trace) -> str:
 def _notes(trace: Trace, told: Told) -> Iterator[str]:
     """What has to be known to read the page right."""
     if not trace.one_clock:
-        yield "Each host has a clock of its own: on each, times begin with its first sight."
+        yield f"{CLOCKS[:1].upper()}{CLOCKS[1:]}."
     if trace.dropped:
         lost = [f"{w.hop} lost {plural(w.dropped, 'frame')}" for w in trace.watched if w.dropped]
         yield f"The captures lost frames: {', '.join(lost)}. What was not seen may have been there."

@@ -21,8 +21,8 @@ from vxlab.packet import (
     Raw,
     decode,
 )
-from vxlab.packet.fields import fields
-from vxlab.packet.headers import ICMP_QUOTING
+from vxlab.packet.fields import ICMP_TYPES, ICMPV6_TYPES, UNREACHABLE, fields
+from vxlab.packet.headers import ICMP_QUOTING, ICMP_UNREACHABLE
 from vxlab.trace.journey import Seen
 
 #: Bytes of a frame that the page holds; an Ethernet frame of the usual 1500 bytes is whole.
@@ -175,15 +175,12 @@ def _said(layer: Layer) -> str:
 
 
 def _icmp(layer: ICMP | ICMPv6) -> str:
-    kind, code, *_ = (field.value for field in fields(layer, bytes(layer.end)))
-    words = _meaning(code) or _meaning(kind) or f"type {kind}, code {code}"
+    names = ICMP_TYPES if isinstance(layer, ICMP) else ICMPV6_TYPES
+    unreachable = isinstance(layer, ICMP) and layer.type == ICMP_UNREACHABLE
+    words = UNREACHABLE.get(layer.code) if unreachable else None
+    words = words or names.get(layer.type) or f"type {layer.type}, code {layer.code}"
     if isinstance(layer, ICMP) and layer.ident is not None:
         return f"{words}, id {layer.ident}, seq {layer.seq}"
     if isinstance(layer, ICMP) and layer.mtu is not None:
         return f"{words}, MTU {layer.mtu}"
     return words
-
-
-def _meaning(value: str) -> str:
-    """What a field's number stands for: the words in its brackets."""
-    return value.partition(" (")[2].rstrip(")")

@@ -7,11 +7,11 @@ from html import escape
 from typing import Any
 
 from vxlab.lab import Lab
-from vxlab.packet import LINUX_VXLAN_PORT
 from vxlab.report.journey import SHOWN, STRANGE, alike
 from vxlab.report.page.frames import as_data
 from vxlab.report.page.picture import Picture
 from vxlab.report.text import plural
+from vxlab.steps.overlay import vxlan_ports
 from vxlab.trace import hops
 from vxlab.trace.hops import Hop
 from vxlab.trace.journey import Journey, Leg, Reason, Seen, Stop, Trace
@@ -47,7 +47,7 @@ class Told:
         self.lab = lab
         self.picture = picture
         self.blind = trace.dropped > 0
-        self.ports = frozenset({lab.overlay.port, LINUX_VXLAN_PORT})
+        self.ports = vxlan_ports(lab)
         self.ways = alike(trace)
 
     @property
