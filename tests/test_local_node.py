@@ -408,6 +408,8 @@ def test_a_world_whose_starter_is_killed_does_not_stay(
     holder, start, boot = pids.read_text().split()
     record = WorldRecord(int(holder), int(start), boot)
     wait_for(lambda: not record.alive(), "the holder's end")
+    # The shell that it was forked from hears of the starter's end by itself, maybe later.
+    wait_for(lambda: not orphans(directory.path), "the end of all others")
     assert orphans(directory.path) == {}
 
 
